@@ -1,0 +1,83 @@
+//! Opaque JSON text. The engine carries payloads and never looks inside them: Lua's cjson would turn
+//! `[]` into `{}` and large integers into floats, and parsing costs time on the hot path.
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+/// A JSON text, cheap to clone.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Payload(Bytes);
+
+impl Payload {
+    /// Serialises `value`; a value that JSON can't hold (a non-string map key) becomes `null`.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Self {
+        Self(serde_json::to_vec(value).map_or_else(|_| Bytes::from_static(b"null"), Bytes::from))
+    }
+
+    /// Wraps a text that is known to be JSON: it was made by [`Payload::of`], or checked by a parser.
+    pub fn from_json(text: impl Into<Bytes>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The text's length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no text at all (which is not JSON: an absent payload).
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Parses the text.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = if self.0.is_empty() { b"null" } else { self.0.as_ref() };
+        let raw: &RawValue = serde_json::from_slice(text).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(Bytes::from(Box::<str>::from(raw).into_string())))
+    }
+}
+
+/// Deserialises a payload inside a tagged or flattened type, where serde has parsed the text already. For
+/// small payloads that the engine wrote itself, such as errors.
+pub(crate) fn buffered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Payload, D::Error> {
+    serde_json::Value::deserialize(deserializer).map(|value| Payload::of(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_text_survives_embedding_untouched() {
+        let text = r#"{"a":[],"n":9007199254740993}"#;
+        let payload = Payload::from_json(text);
+        let outer = serde_json::to_string(&vec![payload.clone()]).unwrap();
+        assert_eq!(outer, format!("[{text}]"));
+        assert_eq!(serde_json::from_str::<Vec<Payload>>(&outer).unwrap(), [payload]);
+    }
+}
