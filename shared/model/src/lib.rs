@@ -12,6 +12,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod critical_path;
 pub mod effect;
 pub mod graph;
 pub mod id;
