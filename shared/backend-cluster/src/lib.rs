@@ -1,1 +1,3 @@
 //! trireme-backend-cluster
+
+pub mod broker;
