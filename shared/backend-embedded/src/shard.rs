@@ -1,0 +1,194 @@
+//! The runs of one shard, their logs, and the due index over them. One lock guards all three, so that an
+//! operation and what follows from it are one atomic step.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio::sync::watch;
+use trireme_model::{
+    Effects, Event, Ms, Payload, Run, RunId, Submit, Submitted, Task, TaskId, TaskStatus, limits::MAX_DELTAS,
+};
+
+use trireme_backend::Recorded;
+
+/// Watches are pruned of those nobody holds once there are this many.
+const PRUNE_WATCHES: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    runs: HashMap<RunId, Entry>,
+    /// The next time somebody must look at a task, or (`None`) at a run.
+    due: BTreeSet<(Ms, RunId, Option<TaskId>)>,
+    /// Log lengths of watched runs. A run may be watched before it is submitted.
+    watches: HashMap<RunId, watch::Sender<u64>>,
+}
+
+/// A run and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) run: Run,
+    pub(crate) log: Vec<Event>,
+    /// What stands in the due index, to find the entry that a change replaces.
+    indexed: HashMap<Option<TaskId>, Ms>,
+    deltas: u64,
+    /// Payload bytes kept for this run.
+    pub(crate) bytes: u64,
+}
+
+impl Shard {
+    pub(crate) fn get(&self, run: &RunId) -> Option<&Entry> {
+        self.runs.get(run)
+    }
+
+    /// Accepts a run unless its id is taken.
+    pub(crate) fn submit(&mut self, submit: Submit, now: Ms, effects: &mut Effects) -> (Submitted, u64) {
+        if let Some(entry) = self.runs.get(&submit.run) {
+            let same = entry.run.fingerprint == submit.fingerprint;
+            return (if same { Submitted::Exists } else { Submitted::Conflict }, 0);
+        }
+        let id = submit.run.clone();
+        let bodies: usize = submit.graph.tasks().iter().map(|task| task.body.len()).sum();
+        let bytes = (submit.input.len() + bodies) as u64;
+        let run = Run::submit(submit, now, effects);
+        let entry = Entry { run, log: Vec::new(), indexed: HashMap::new(), deltas: 0, bytes };
+        self.runs.insert(id.clone(), entry);
+        self.follow(&id, effects);
+        (Submitted::Created, bytes)
+    }
+
+    /// Runs `operation` on a run and writes what follows from it; `None` if there is no such run.
+    pub(crate) fn step<T>(
+        &mut self,
+        run: &RunId,
+        effects: &mut Effects,
+        operation: impl FnOnce(&mut Run, &mut Effects) -> T,
+    ) -> Option<T> {
+        let answer = operation(&mut self.runs.get_mut(run)?.run, effects);
+        self.follow(run, effects);
+        Some(answer)
+    }
+
+    /// Counts payload bytes that an operation added.
+    pub(crate) fn grow(&mut self, run: &RunId, bytes: u64) {
+        if let Some(entry) = self.runs.get_mut(run) {
+            entry.bytes += bytes;
+        }
+    }
+
+    /// Appends a delta; says whether it was kept.
+    pub(crate) fn append(&mut self, run: &RunId, delta: Event, bytes: u64) -> bool {
+        let Some(entry) = self.runs.get_mut(run) else { return false };
+        if entry.run.status.terminal() || entry.deltas >= MAX_DELTAS {
+            return false;
+        }
+        entry.deltas += 1;
+        entry.bytes += bytes;
+        entry.log.push(delta);
+        let length = entry.log.len() as u64;
+        self.announce(run, length);
+        true
+    }
+
+    /// The first entry of the due index whose time has come.
+    pub(crate) fn next_due(&self, now: Ms) -> Option<(RunId, Option<TaskId>)> {
+        let (due, run, task) = self.due.first()?;
+        (*due <= now).then(|| (run.clone(), task.clone()))
+    }
+
+    /// Takes an entry out of the due index that turned out to ask for nothing.
+    pub(crate) fn forget_due(&mut self, run: &RunId, task: &Option<TaskId>) {
+        if let Some(at) = self.runs.get_mut(run).and_then(|entry| entry.indexed.remove(task)) {
+            self.due.remove(&(at, run.clone(), task.clone()));
+        }
+    }
+
+    /// Forgets a run; returns when it was created and how many bytes it held.
+    pub(crate) fn purge(&mut self, run: &RunId) -> Option<(Ms, u64)> {
+        let entry = self.runs.remove(run)?;
+        for (task, due) in entry.indexed {
+            self.due.remove(&(due, run.clone(), task));
+        }
+        self.watches.remove(run);
+        Some((entry.run.created, entry.bytes))
+    }
+
+    pub(crate) fn watch(&mut self, run: &RunId) -> watch::Receiver<u64> {
+        if self.watches.len() >= PRUNE_WATCHES {
+            self.watches.retain(|_, watch| watch.receiver_count() > 0);
+        }
+        let length = self.runs.get(run).map_or(0, |entry| entry.log.len() as u64);
+        self.watches.entry(run.clone()).or_insert_with(|| watch::channel(length).0).subscribe()
+    }
+
+    /// How many entries the due index has.
+    pub(crate) fn due_len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Writes the part of `effects` that lives in this shard.
+    fn follow(&mut self, id: &RunId, effects: &mut Effects) {
+        let Some(entry) = self.runs.get_mut(id) else { return };
+        for key in effects.due.drain(..) {
+            let due = match &key {
+                None => entry.run.due,
+                Some(task) => entry.run.tasks.get(task).map_or(0, |task| task.due),
+            };
+            let before =
+                if due == 0 { entry.indexed.remove(&key) } else { entry.indexed.insert(key.clone(), due) };
+            if before == Some(due) {
+                continue;
+            }
+            let mut place = (before.unwrap_or(0), id.clone(), key);
+            if before.is_some() {
+                self.due.remove(&place);
+            }
+            if due != 0 {
+                place.0 = due;
+                self.due.insert(place);
+            }
+        }
+        if !effects.log.is_empty() {
+            entry.log.append(&mut effects.log);
+            let length = entry.log.len() as u64;
+            self.announce(id, length);
+        }
+    }
+
+    fn announce(&mut self, run: &RunId, length: u64) {
+        if self.watches.is_empty() {
+            return;
+        }
+        let Some(watch) = self.watches.get(run) else { return };
+        if watch.receiver_count() == 0 {
+            self.watches.remove(run);
+        } else {
+            watch.send_replace(length);
+        }
+    }
+}
+
+impl Entry {
+    /// What `id` has recorded.
+    pub(crate) fn recorded(&self, id: &TaskId) -> Option<Recorded> {
+        let task = self.run.tasks.get(id).filter(|task| task.status == TaskStatus::Succeeded)?;
+        match (&task.frozen, &task.spec) {
+            (Some(frozen), Some(spec)) => Some(Recorded::Merged {
+                body: spec.body.clone(),
+                frozen: frozen.clone(),
+                inputs: merged_inputs(id, task),
+            }),
+            _ => task.result.clone().map(Recorded::Result),
+        }
+    }
+}
+
+fn merged_inputs(id: &TaskId, task: &Task) -> Vec<TaskId> {
+    if task.group.is_some() {
+        return (0..task.width()).map(|index| id.child(index)).collect();
+    }
+    task.spec.as_ref().map_or_else(Vec::new, |spec| spec.inputs.clone())
+}
+
+/// The bytes of a list of payloads.
+pub(crate) fn total(payloads: &[Payload]) -> u64 {
+    payloads.iter().map(|payload| payload.len() as u64).sum()
+}
