@@ -4,11 +4,11 @@ use crate::{
     effect::{Effects, What, reason},
     id::{Ms, TaskId, Token},
     limits::{BACKOFF_CAP_MS, MAX_LIMITED},
-    op::{Assignment, Claim, Claimed, Complete, Completed, Fail, Failed, FailureClass, Next, Outcome},
-    run::{Run, TaskStatus, Usage},
+    op::{Assignment, Claim, Claimed, Complete, Completed, Fail, Failed, FailureClass, Hint, Next, Outcome},
+    run::{Run, Task, TaskStatus, Usage},
 };
 
-use super::{Step, settle::Settle, sooner};
+use super::{Step, engine_error, settle::Settle, sooner};
 
 /// Where the caller's token stands.
 enum Holder {
@@ -101,9 +101,10 @@ impl Run {
             FailureClass::RateLimited => {
                 task.limited += 1;
                 let bound = backoff.saturating_mul(1 << (task.limited - 1).min(20)).min(BACKOFF_CAP_MS);
-                let wait = fail.retry_after.map_or(bound, |after| after + backoff * jitter / 1000);
+                let spread = backoff.saturating_mul(jitter) / 1000;
+                let wait = fail.retry_after.map_or(bound, |after| after.saturating_add(spread));
                 if task.limited >= MAX_LIMITED {
-                    step.queue.push_back(Settle::cut(id.clone(), reason::LIMITED));
+                    step.queue.push_back(Settle::failed(id.clone(), engine_error(reason::LIMITED)));
                     step.settle_all();
                     return Failed::Ended;
                 }
@@ -116,7 +117,7 @@ impl Run {
             return Failed::Ended;
         };
         task.status = TaskStatus::Retrying;
-        let retry_at = sooner(now + wait.max(1), task.deadline);
+        let retry_at = sooner(now.saturating_add(wait.max(1)), task.deadline);
         step.set_due(id, retry_at);
         step.log(What::TaskRetrying { task: id.clone(), retry_at, error: fail.error.clone() });
         Failed::Retrying(retry_at)
@@ -164,7 +165,13 @@ impl Step<'_> {
         if self.run.status.terminal() {
             return None;
         }
-        let at = self.effects.hints.iter().position(|hint| next.pools.contains(&hint.pool))?;
+        let now = self.now;
+        // a deadline of now is the sweep's to act on, as in `claim`
+        let takes = |hint: &Hint| {
+            let late = |task: &Task| task.deadline != 0 && task.deadline <= now;
+            next.pools.contains(&hint.pool) && self.run.tasks.get(&hint.task).is_some_and(|task| !late(task))
+        };
+        let at = self.effects.hints.iter().position(takes)?;
         let hint = self.effects.hints.remove(at);
         let claim = Claim { run: hint.run, task: hint.task, claim: next.claim.clone(), has_input: true };
         match self.start(&claim, epoch) {

@@ -67,6 +67,15 @@ impl Step<'_> {
         while let Some(settle) = self.queue.pop_front() {
             self.settle(settle);
         }
+        self.retract_hints();
+    }
+
+    /// A task can become ready and be ended again in one step: nobody may claim it then.
+    fn retract_hints(&mut self) {
+        let run = &*self.run;
+        let over = run.status.terminal();
+        let ready = |id: &TaskId| run.tasks.get(id).is_some_and(|task| task.status == TaskStatus::Ready);
+        self.effects.hints.retain(|hint| hint.run != run.id || (!over && ready(&hint.task)));
     }
 
     fn settle(&mut self, settle: Settle) {
@@ -85,6 +94,10 @@ impl Step<'_> {
         task.status = status;
         task.degraded = degraded;
         task.ended_at = now;
+        if before == TaskStatus::Running && cut {
+            // whoever still holds the task is told that its result was not recorded
+            task.token = None;
+        }
         task.error = error.clone().filter(|_| cause.is_none());
         self.run.degraded |= degraded;
         self.set_due(&id, 0);
