@@ -1,0 +1,173 @@
+//! What every kind of tool has in common: its description, the context of one call, and its result.
+//!
+//! Kept apart from the registry so that a tool written elsewhere needs only this module.
+
+use std::{io, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+
+/// What a call may do to the world; decides whether a call with an unknown outcome may be repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The result depends on the arguments alone.
+    Pure,
+    /// Reads the world, changes nothing.
+    Read,
+    /// Changes the world, and doing it twice is the same as doing it once.
+    Idempotent,
+    /// Changes the world each time. The default, because it is the safe guess.
+    #[default]
+    Write,
+}
+
+/// Describes a tool to whoever plans, validates or prompts with it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToolSpec {
+    /// Unique in a registry; an MCP tool is `server.tool` unless its server has plain names.
+    pub name: String,
+    /// For people and models.
+    pub description: String,
+    /// JSON schema of the arguments.
+    pub args: Value,
+    /// What a call may do.
+    pub effect: Effect,
+    /// Template over `args` that names what a call touches, such as `account/{{ args.id }}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Longest time one call may take, waiting for a free slot included.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Most calls of this tool at once in one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<usize>,
+}
+
+/// Who calls, until when, and how to stop it.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    /// Run id, sent as `X-Trireme-Run`.
+    pub run: Arc<str>,
+    /// Task id, sent as `X-Trireme-Task`.
+    pub task: Arc<str>,
+    /// Which execution of the task this is, from 1. Never part of the idempotency key.
+    pub attempt: u32,
+    /// `run/task/call`: the same for every attempt, so that a callee can drop repeats.
+    pub idempotency_key: Arc<str>,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// Fired when the result is no longer wanted.
+    pub cancel: CancellationToken,
+}
+
+/// The result of one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolOutput {
+    /// The value. Text becomes a JSON string.
+    pub value: Value,
+    /// Size of the value as received from a remote tool, else as JSON text.
+    pub bytes: usize,
+}
+
+/// A tool. Implement this for tools that live in the worker's own process.
+#[async_trait]
+pub trait Tool: Send + Sync {
+    /// Describes the tool. Must not change between calls.
+    fn spec(&self) -> &ToolSpec;
+
+    /// Runs the tool. Arguments have passed the schema; time limit, cancellation, concurrency and
+    /// the size of the output are the registry's business.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Failed`] is the one for "the tool itself says no".
+    async fn call(&self, ctx: &CallContext, args: Value) -> Result<ToolOutput, Error>;
+}
+
+// === impl Effect ===
+
+impl Effect {
+    /// True when a call whose outcome is unknown may simply be made again.
+    #[must_use]
+    pub fn repeatable(self) -> bool {
+        self != Self::Write
+    }
+}
+
+// === impl CallContext ===
+
+impl CallContext {
+    /// A context for call number `call` of `task`.
+    #[must_use]
+    pub fn new(run: &str, task: &str, call: u32, attempt: u32, deadline: Instant) -> Self {
+        Self {
+            run: run.into(),
+            task: task.into(),
+            attempt,
+            idempotency_key: format!("{run}/{task}/{call}").into(),
+            deadline,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// The same context, stopped by `cancel`.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancellationToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+}
+
+// === impl ToolOutput ===
+
+impl From<Value> for ToolOutput {
+    fn from(value: Value) -> Self {
+        let bytes = json_size(&value);
+        Self { value, bytes }
+    }
+}
+
+/// Bytes of `value` as JSON text, counted without building the text.
+pub(crate) fn json_size(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.0 += data.len();
+            Ok(data.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        // A `Value` always serialises and the counter never fails.
+        Err(_) => usize::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn size_is_that_of_the_text() {
+        for value in [json!(null), json!({"a": [1, 2.5, "é\n"]}), json!("")] {
+            assert_eq!(json_size(&value), serde_json::to_vec(&value).unwrap().len());
+        }
+    }
+
+    #[test]
+    fn the_key_does_not_depend_on_the_attempt() {
+        let key = |attempt| CallContext::new("r1", "a/b", 2, attempt, Instant::now()).idempotency_key;
+        assert_eq!(&*key(1), "r1/a/b/2");
+        assert_eq!(key(1), key(7));
+    }
+}
