@@ -22,6 +22,7 @@ mod draw;
 mod echo;
 mod ledger;
 mod matcher;
+mod open_files;
 mod playback;
 mod prompt;
 mod reply;
@@ -35,6 +36,7 @@ mod wire;
 pub mod scenario;
 
 pub use ledger::{Call, Kind, Ledger, Outcome, Stats};
+pub use open_files::raise_open_files;
 pub use scenario::Scenario;
 pub use simulator::{Config, Error, Simulator};
 pub use tokens::{TOKEN_BYTES, count_tokens};

@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn four_bytes_are_a_token_rounded_up() {
-        assert_eq!([0, 1, 1, 2], ["", "a", "abcd", "abcde"].map(|t| count_tokens(t)));
+        assert_eq!([0, 1, 1, 2], ["", "a", "abcd", "abcde"].map(count_tokens));
         assert_eq!(2, count_tokens("äää"));
     }
 

@@ -2,6 +2,7 @@
 
 use futures::{StreamExt, stream};
 use serde_json::json;
+use trireme_simulator::raise_open_files;
 
 use crate::client::{events, start};
 
@@ -10,6 +11,11 @@ const STREAMS: usize = 1_500;
 
 #[tokio::test]
 async fn many_streams_are_held_at_once() {
+    // Both ends of each stream are in this process.
+    assert!(
+        raise_open_files().unwrap() > 2 * STREAMS as u64 + 200,
+        "the hard limit on open files is too low"
+    );
     let simulator = start("rules: [{respond: {text: abcdefgh}, fault: {hang: {after_tokens: 1}}}]").await;
     let client = reqwest::Client::new();
     let url = format!("{}/chat/completions", simulator.openai_base_url());
