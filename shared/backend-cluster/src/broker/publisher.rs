@@ -76,9 +76,11 @@ impl Publisher {
 
     // Ends with `Ok` on shutdown. On an error the connection is dropped with all that it had in flight.
     async fn session(&mut self, shutdown: &CancellationToken, pause: &mut Pause) -> Result<(), Error> {
+        let backlog = self.backlog.clone();
         let mut link = tokio::select! {
             link = self.connect() => link?,
-            () = shutdown.cancelled() => return Ok(()),
+            // With something to send, shutdown still waits for this one attempt, which has deadlines.
+            () = shutdown.cancelled(), if backlog.unsettled() == 0 => return Ok(()),
         };
         self.state.send_replace(State::Ready);
         let mut declared = self.known.clone();
