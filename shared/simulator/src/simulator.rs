@@ -1,6 +1,6 @@
 //! The running server: accepts connections, ends them all at shutdown.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -27,6 +27,13 @@ pub const MAX_CONNECTIONS: usize = 16_384;
 /// Connections that wait to be accepted. Thousands of calls may begin in the same millisecond, and
 /// one that finds this full tries again only after a second.
 const LISTEN_QUEUE: u32 = 8_192;
+
+/// How long a connection may wait for its next request. Longer than clients keep idle connections,
+/// so that they never send on one that is just being closed.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Calls at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 10_000;
 
 /// What the command needs to start a simulator.
 #[derive(Debug, Clone)]
@@ -162,7 +169,7 @@ fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_QUEUE)
 }
 
-/// Accepts until told to stop, then drops all connections. A own loop instead of `axum::serve`,
+/// Accepts until told to stop, then drops all connections. An own loop instead of `axum::serve`,
 /// whose graceful end would wait for streams that hang on purpose.
 async fn accept(listener: TcpListener, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
@@ -177,7 +184,7 @@ async fn accept(listener: TcpListener, router: Router, stop: CancellationToken) 
                 Err(error) => {
                     // Out of file descriptors, mostly: give the open calls time to end.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             },
         }
@@ -192,8 +199,8 @@ async fn serve(stream: TcpStream, router: Router) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let service = TowerToHyperService::new(router);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "connection ended");

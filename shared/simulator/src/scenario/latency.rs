@@ -12,6 +12,7 @@ use crate::draw::Stream;
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Latency {
     /// The distribution.
+    #[serde(flatten)]
     pub spread: Spread,
     /// Rare slow calls.
     pub straggler: Option<Straggler>,

@@ -25,6 +25,49 @@ fn all_examples_load() {
     }
 }
 
+#[test]
+fn a_scenario_survives_being_printed() {
+    for file in std::fs::read_dir(folder()).unwrap() {
+        let scenario = Scenario::from_file(file.unwrap().path()).unwrap();
+        let printed = serde_json::to_string(&scenario).unwrap();
+        assert_eq!(scenario, Scenario::parse(&printed).unwrap());
+    }
+}
+
+#[test]
+fn the_readme_names_every_field() {
+    fn fields(value: &Value, names: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(name, value)| {
+                names.push(name.clone());
+                fields(value, names);
+            }),
+            Value::Array(items) => items.iter().for_each(|item| fields(item, names)),
+            _ => {}
+        }
+    }
+    let yaml = "
+rules:
+  - {when: {last_user: a}, fault: {error: {status: 500}}}
+  - {fault: {stream_error: {}}}
+  - {fault: {hang: {}}}
+  - {fault: {wrong_content_type: {}}}
+  - {respond: {time_to_first_token: {uniform: {min: 0, max: 1s}}}}
+  - {respond: {time_to_first_token: {log_normal: {mean: 1s, sigma: 1.0}, straggler: {p: 0.1, factor: 2}}}}
+tools: [{tool: a}]
+";
+    let scenario = Scenario::parse(yaml).unwrap();
+    let mut names = Vec::new();
+    fields(&serde_json::to_value(scenario).unwrap(), &mut names);
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    assert!(names.len() > 50);
+    for name in names {
+        let words = readme.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(words.into_iter().any(|word| word == name), "README.md does not explain `{name}`");
+    }
+}
+
 #[tokio::test]
 async fn the_market_brief_answers_the_same_twice() {
     let simulator = example("market-brief.yaml").await;
