@@ -1,2 +1,78 @@
-//! The `trireme` command.
-fn main() {}
+//! The `trireme` command: thin; everything it does lives in the crates below it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod check;
+mod client;
+mod command;
+mod demo;
+mod exit;
+mod fleet;
+mod progress;
+mod run;
+mod settings;
+mod signal;
+mod simulate;
+mod source;
+mod stack;
+mod waterfall;
+
+use std::process::ExitCode;
+
+use clap::{Parser, error::ErrorKind};
+
+use crate::{
+    command::{Cli, Command},
+    exit::Failure,
+    settings::Settings,
+};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // a closed terminal is no reason to fail
+            let _ = error.print();
+            return if help { ExitCode::SUCCESS } else { ExitCode::from(exit::Code::Usage as u8) };
+        }
+    };
+    let settings = match Settings::load(cli.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(error) => return Failure::usage(format!("{error:#}").replace('\n', " ")).report(),
+    };
+    // ring is the one provider of the process; a second install would be refused and changes nothing
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(exit::Code::Internal, error).report(),
+    };
+    let result = runtime.block_on(dispatch(cli.command, settings));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
+    // services log what they do; commands only what went wrong
+    let level = match &command {
+        Command::Dev(_) | Command::Coordinator(_) | Command::Worker(_) | Command::Simulate(_) => "info",
+        _ => "error",
+    };
+    telemetry(level)?;
+    match command {
+        Command::Demo(args) => demo::demo(args).await,
+        Command::Run(args) => run::run(args, settings).await,
+        Command::Dev(args) => fleet::dev(args, settings).await,
+        Command::Coordinator(args) => fleet::coordinator(args, settings).await,
+        Command::Worker(args) => fleet::worker(args, settings).await,
+        Command::Submit(args) => client::submit(args).await,
+        Command::Runs(args) => client::runs(args).await,
+        Command::Check(args) => check::check(args, settings).await,
+        Command::Simulate(args) => simulate::simulate(args).await,
+        Command::Settings => {
+            println!("{}", serde_json::to_string_pretty(&settings).map_err(anyhow::Error::from)?);
+            Ok(())
+        }
+    }
+}

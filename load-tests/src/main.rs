@@ -1,2 +1,201 @@
-//! Benchmarks.
-fn main() {}
+//! Benchmarks: each against a baseline in the same run, with the command that repeats it.
+//!
+//! `cargo run --release -p load-tests -- bench` measures everything; `--only W2,W3` a part.
+
+mod bench;
+mod fleet;
+mod floor;
+mod meter;
+mod workload;
+
+use std::io::Write;
+
+use anyhow::bail;
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bench::Figures,
+    fleet::{Cloud, Fleet},
+};
+
+#[derive(Parser)]
+#[command(name = "load-tests", about = "Benchmarks of Trireme")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// W1 to W6 and the raw floor
+    Bench(Bench),
+    /// A worker process of a measured fleet (started by `bench`)
+    #[command(hide = true)]
+    Worker(Worker),
+    /// The simulated model of W6 (started by `bench`)
+    #[command(hide = true)]
+    Simulator,
+}
+
+#[derive(Args)]
+struct Bench {
+    /// embedded, cluster, or both
+    #[arg(long, default_value = "both")]
+    backend: String,
+    /// Only these workloads
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Worker processes of the cluster
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// Redis' appendfsync: everysec or always
+    #[arg(long, default_value = "everysec")]
+    appendfsync: String,
+    /// Queue type of hints: classic or quorum; default as the product's
+    #[arg(long)]
+    queue_type: Option<String>,
+    /// Also append every figure as a JSON line to this file
+    #[arg(long)]
+    out: Option<std::path::PathBuf>,
+}
+
+#[derive(Args)]
+struct Worker {
+    #[arg(long)]
+    amqp: String,
+    #[arg(long)]
+    redis: String,
+    #[arg(long)]
+    simulator: Option<String>,
+    #[arg(long)]
+    queue_type: Option<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    // ring is the one provider of the process; a second install would be refused and changes nothing
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        match Cli::parse().command {
+            Command::Bench(args) => bench(args).await,
+            Command::Worker(args) => worker(args).await,
+            Command::Simulator => simulator().await,
+        }
+    })
+}
+
+async fn worker(args: Worker) -> anyhow::Result<()> {
+    let backend = fleet::connect(&args.amqp, &args.redis, args.queue_type.as_deref()).await?;
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        let term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        if let Ok(mut term) = term {
+            term.recv().await;
+        }
+        token.cancel();
+    });
+    fleet::work(backend.clone(), args.simulator.as_deref(), shutdown).await?;
+    backend.close().await;
+    Ok(())
+}
+
+/// Serves a model that answers within one second, streamed, and prints its base URL.
+async fn simulator() -> anyhow::Result<()> {
+    let scenario = trireme_simulator::Scenario::parse(include_str!("second.yaml"))?;
+    let simulator = trireme_simulator::Simulator::start(scenario, "127.0.0.1:0".parse()?).await?;
+    println!("{}", simulator.base_url());
+    std::io::stdout().flush()?;
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    simulator.shutdown().await;
+    Ok(())
+}
+
+/// The simulator's process; it ends when its standard input closes.
+struct SimulatorProcess {
+    base: String,
+    _child: std::process::Child,
+}
+
+fn start_simulator() -> anyhow::Result<SimulatorProcess> {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("simulator")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut base = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut base)?;
+    }
+    Ok(SimulatorProcess { base: base.trim().to_owned(), _child: child })
+}
+
+async fn bench(args: Bench) -> anyhow::Result<()> {
+    let simulator = start_simulator()?;
+    let mut out = match &args.out {
+        Some(path) => Some(std::fs::OpenOptions::new().create(true).append(true).open(path)?),
+        None => None,
+    };
+    let backends: &[&str] = match args.backend.as_str() {
+        "both" => &["embedded", "cluster"],
+        "embedded" => &["embedded"],
+        "cluster" => &["cluster"],
+        other => bail!("--backend {other}: use embedded, cluster or both"),
+    };
+    for name in backends {
+        let fleet = if *name == "embedded" {
+            Fleet::embedded(Some(simulator.base.clone())).await?
+        } else {
+            let cloud = Cloud {
+                workers: args.workers,
+                appendfsync: args.appendfsync.clone(),
+                queue_type: args.queue_type.clone(),
+            };
+            Fleet::cluster(&cloud, Some(&simulator.base)).await?
+        };
+        println!(
+            "\n{name}{}",
+            if *name == "cluster" { format!(", appendfsync {}", args.appendfsync) } else { String::new() }
+        );
+        let wanted = |workload: &str| {
+            args.only.is_empty() || args.only.iter().any(|only| only.eq_ignore_ascii_case(workload))
+        };
+        let mut report = |workload: &str, figures: Figures| -> anyhow::Result<()> {
+            let mut line = serde_json::Map::from_iter([
+                ("workload".to_owned(), json!(workload)),
+                ("backend".to_owned(), json!(name)),
+                ("appendfsync".to_owned(), json!(args.appendfsync)),
+            ]);
+            let text: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            println!("{workload:6} {}", text.join("  "));
+            line.extend(figures.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            let line = Value::Object(line).to_string();
+            println!("{line}");
+            if let Some(out) = &mut out {
+                writeln!(out, "{line}")?;
+            }
+            Ok(())
+        };
+        if let (Some((amqp, redis)), true) = (&fleet.urls, wanted("floor")) {
+            report("floor", floor::figures(amqp, redis, &fleet.processes).await?)?;
+        }
+        for workload in ["W1", "W2", "W3", "W4", "W5", "W6"].into_iter().filter(|workload| wanted(workload)) {
+            let figures = match workload {
+                "W1" => bench::w1(&fleet).await?,
+                "W2" => bench::w2(&fleet).await?,
+                "W3" => bench::w3(&fleet).await?,
+                "W4" => bench::w4(&fleet).await?,
+                "W5" => bench::w5(&fleet).await?,
+                _ => bench::w6(&fleet).await?,
+            };
+            report(workload, figures)?;
+        }
+        fleet.stop().await?;
+    }
+    Ok(())
+}

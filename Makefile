@@ -1,0 +1,21 @@
+# `make test` sets up what it needs and runs everything that must hold.
+.PHONY: help test setup lint doc bench
+
+help: ## this text
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/'
+
+test: setup lint ## set up, then fmt, clippy, unit, property, conformance, process and doc tests
+	cargo test --workspace --no-fail-fast
+
+setup: ## install what the tests need (Redis, RabbitMQ, Python, Node) where it is missing
+	@.ci/setup
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc: ## the API documentation of all crates
+	cargo doc --workspace --no-deps
+
+bench: ## W1 to W6 on both backends with the raw floor
+	cargo run --release -p load-tests -- bench

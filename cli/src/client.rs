@@ -1,0 +1,203 @@
+//! `trireme submit` and `trireme runs`: the coordinator's HTTP API from the command line.
+
+use std::{io::Write, time::Duration};
+
+use futures::StreamExt;
+use reqwest::{Response, StatusCode, header};
+use trireme_model::{Event, RunStatus, What, view::RunView};
+
+use crate::{
+    command::{Runs, RunsAction, Submit},
+    exit::{Code, Failure},
+    progress::Progress,
+    source, waterfall,
+};
+
+/// How often following a run may be taken up again without news.
+const MAX_RECONNECTS: u32 = 60;
+
+struct Client {
+    http: reqwest::Client,
+    server: String,
+}
+
+/// `trireme submit`
+pub async fn submit(args: Submit) -> Result<(), Failure> {
+    let client = Client::new(&args.server.server)?;
+    let text = source::read(&args.file)?;
+    let text = source::with_inputs(&text, &args.inputs)?;
+    let mut request = client.http.post(client.url("/v1/runs")).body(text);
+    // JSON is YAML, so one type serves both
+    request = request.header(header::CONTENT_TYPE, "application/yaml");
+    if let Some(key) = &args.idempotency_key {
+        request = request.header("Idempotency-Key", key);
+    }
+    let accepted: serde_json::Value = client.json(request).await?;
+    let id = accepted["run_id"].as_str().unwrap_or_default().to_owned();
+    if !args.follow {
+        if args.json {
+            println!("{accepted}");
+        } else {
+            println!("{id}");
+        }
+        return Ok(());
+    }
+    eprintln!("run {id}");
+    client.follow(&id).await?;
+    finish(&client.run(&id).await?, args.json)
+}
+
+/// `trireme runs …`
+pub async fn runs(args: Runs) -> Result<(), Failure> {
+    let client = Client::new(&args.server.server)?;
+    match args.action {
+        RunsAction::List { status, limit } => {
+            let mut request = client.http.get(client.url("/v1/runs")).query(&[("limit", limit.to_string())]);
+            if let Some(status) = status {
+                request = request.query(&[("status", status)]);
+            }
+            let page: serde_json::Value = client.json(request).await?;
+            for run in page["runs"].as_array().into_iter().flatten() {
+                let field = |name: &str| run[name].as_str().unwrap_or("").to_owned();
+                println!("{}  {:9}  {}", field("run_id"), field("status"), field("name"));
+            }
+            Ok(())
+        }
+        RunsAction::Show { id } => {
+            let run = client.run(&id).await?;
+            println!("{}", serde_json::to_string_pretty(&run).map_err(anyhow::Error::from)?);
+            Ok(())
+        }
+        RunsAction::Follow { id } => {
+            client.follow(&id).await?;
+            finish(&client.run(&id).await?, false)
+        }
+        RunsAction::Waterfall { id } => {
+            print!("{}", waterfall::draw(&client.run(&id).await?, source::colour()));
+            Ok(())
+        }
+        RunsAction::Cancel { id } => {
+            let request = client.http.post(client.url(&format!("/v1/runs/{id}/cancel")));
+            let answer: serde_json::Value = client.json(request).await?;
+            println!("{}", answer["status"].as_str().unwrap_or("cancelled"));
+            Ok(())
+        }
+    }
+}
+
+/// Prints how a run ended: its output, or as a whole; its error goes to the exit code's line.
+pub fn finish(run: &RunView, json: bool) -> Result<(), Failure> {
+    if json {
+        println!("{}", serde_json::to_string(run).map_err(anyhow::Error::from)?);
+    } else if let Some(output) = &run.output {
+        match output.parse::<serde_json::Value>() {
+            Ok(serde_json::Value::String(text)) => println!("{text}"),
+            _ => println!("{output:?}"),
+        }
+    }
+    if run.degraded {
+        eprintln!("the output is degraded: some tasks gave their fallback or were left out");
+    }
+    match (run.status, &run.error) {
+        (RunStatus::Succeeded, _) => Ok(()),
+        (_, Some(failure)) => {
+            let place = failure.task.as_ref().map_or(String::new(), |task| format!(" at {task}"));
+            Err(Failure::new(Code::RunFailed, format!("the run failed{place}: {:?}", failure.error)))
+        }
+        _ => Err(Failure::new(Code::RunFailed, "the run was cancelled")),
+    }
+}
+
+impl Client {
+    fn new(server: &str) -> Result<Self, Failure> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .build()
+            .map_err(|error| Failure::usage(format!("HTTP client: {error}")))?;
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned() })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| {
+            let server = &self.server;
+            Failure::new(Code::Unavailable, format!("no coordinator answers at {server} (--server): {error}"))
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        let code = if status.is_server_error() { Code::Unavailable } else { Code::Usage };
+        Err(Failure::new(code, problem(status, &text)))
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Failure> {
+        let response = self.send(request).await?;
+        response.json().await.map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))
+    }
+
+    async fn run(&self, id: &str) -> Result<RunView, Failure> {
+        self.json(self.http.get(self.url(&format!("/v1/runs/{id}")))).await
+    }
+
+    /// Tells events until the run's end, across lost connections and restarts of coordinators.
+    async fn follow(&self, id: &str) -> Result<(), Failure> {
+        let mut progress = Progress::new(format!("run {id}"), false);
+        let mut last: Option<String> = None;
+        let mut idle = 0;
+        while idle < MAX_RECONNECTS {
+            let mut request = self.http.get(self.url(&format!("/v1/runs/{id}/events")));
+            if let Some(last) = &last {
+                request = request.header("Last-Event-ID", last);
+            }
+            let response = match self.send(request).await {
+                Ok(response) => response,
+                // only a server that never answered is an error; one that went away may come back
+                Err(failure) if last.is_none() && idle == 0 => return Err(failure),
+                Err(_) => {
+                    idle += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            let mut events = eventsource_stream::Eventsource::eventsource(response.bytes_stream());
+            while let Some(Ok(message)) = events.next().await {
+                idle = 0;
+                if !message.id.is_empty() {
+                    last = Some(message.id);
+                }
+                let Ok(event) = serde_json::from_str::<Event>(&message.data) else { continue };
+                if let What::TaskDelta { text, .. } = &event.what {
+                    // a reader that went away must not end the run
+                    let _ = write!(std::io::stderr(), "{text}");
+                }
+                progress.event(&event);
+                if event.what.ends_run() {
+                    progress.finish();
+                    return Ok(());
+                }
+            }
+            idle += 1;
+        }
+        progress.finish();
+        Err(Failure::new(Code::Unavailable, format!("the events of run {id} stopped coming")))
+    }
+}
+
+/// A problem document as one line.
+fn problem(status: StatusCode, text: &str) -> String {
+    let Ok(problem) = serde_json::from_str::<serde_json::Value>(text) else {
+        return format!("{status}: {}", text.chars().take(500).collect::<String>());
+    };
+    let title = problem["title"].as_str().unwrap_or("refused");
+    let mut line = format!("{title}: {}", problem["detail"].as_str().unwrap_or(""));
+    for error in problem["errors"].as_array().into_iter().flatten() {
+        let path = error["path"].as_str().unwrap_or("");
+        line.push_str(&format!("\n  {path}: {}", error["message"].as_str().unwrap_or("")));
+    }
+    line
+}

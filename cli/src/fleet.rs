@@ -1,0 +1,182 @@
+//! The services: `dev` in one process, `coordinator` and `worker` of a fleet.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use trireme_backend::Backend;
+use trireme_backend_cluster::Cluster;
+use trireme_coordinator::{Coordinator, SpecIntake};
+use trireme_telemetry::OpsServer;
+use trireme_worker::{Metrics, Pool, Worker};
+
+use crate::{
+    command::{Listen, Worker as WorkerArgs},
+    exit::{Code, Failure},
+    settings::Settings,
+    signal,
+    stack::{Capabilities, Stack},
+};
+
+/// First and longest pause between attempts to reach RabbitMQ and Redis at the start.
+const CONNECT_AFTER: Duration = Duration::from_millis(250);
+const CONNECT_CAP: Duration = Duration::from_secs(5);
+/// Slots of a pool that the configuration does not know.
+const DEFAULT_SLOTS: usize = 256;
+
+/// `trireme dev`
+pub async fn dev(args: Listen, mut settings: Settings) -> Result<(), Failure> {
+    if let Some(listen) = args.listen {
+        settings.coordinator.listen = listen;
+    }
+    let shutdown = signal::shutdown()?;
+    let mut stack = Stack::start(&settings).await?;
+    let bound = Coordinator::new(
+        settings.coordinator.clone(),
+        stack.backend.clone(),
+        Arc::new(SpecIntake::new(stack.capabilities.clone())),
+        stack.registry.clone(),
+    )
+    .map_err(Failure::usage)?
+    .bind()
+    .await
+    .map_err(|error| Failure::new(Code::Unavailable, error))?;
+    eprintln!("listening on http://{} (embedded backend: runs live in this process)", bound.addr());
+    stack.add(|token| async move { bound.run(token).await.map_err(|error| Failure::new(Code::Unavailable, error)) });
+    tokio::select! {
+        ended = stack.wait() => ended?,
+        () = shutdown.cancelled() => {}
+    }
+    stack.stop().await
+}
+
+/// `trireme coordinator`
+pub async fn coordinator(args: Listen, mut settings: Settings) -> Result<(), Failure> {
+    if let Some(listen) = args.listen {
+        settings.coordinator.listen = listen;
+    }
+    let shutdown = signal::shutdown()?;
+    let capabilities = Capabilities::new(&settings).await?;
+    let registry = prometheus::Registry::new();
+    let listen = settings.coordinator.listen;
+    let Some(backend) = connect(&settings, &registry, listen, &shutdown).await? else { return Ok(()) };
+    let intake = Arc::new(SpecIntake::new(capabilities.clone()));
+    let bound = Coordinator::new(settings.coordinator, backend.clone(), intake, registry)
+        .map_err(Failure::usage)?
+        .bind()
+        .await
+        .map_err(|error| Failure::new(Code::Unavailable, error))?;
+    tracing::info!(address = %bound.addr(), "coordinator is listening");
+    let result = bound.run(shutdown).await.map_err(|error| Failure::new(Code::Unavailable, error));
+    capabilities.tools.shutdown().await;
+    backend.close().await;
+    result
+}
+
+/// `trireme worker`
+pub async fn worker(args: WorkerArgs, mut settings: Settings) -> Result<(), Failure> {
+    if !args.pools.is_empty() {
+        settings.worker.pools = pools(&args.pools, &settings.worker.pools)?;
+    }
+    settings.worker.check().map_err(|error| Failure::usage(format!("worker.{error}")))?;
+    let shutdown = signal::shutdown()?;
+    let capabilities = Capabilities::new(&settings).await?;
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry).map_err(anyhow::Error::from)?;
+    let ops_address = args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let Some(backend) = connect(&settings, &registry, ops_address, &shutdown).await? else { return Ok(()) };
+    let ready = backend.clone();
+    let ops = OpsServer::bind(ops_address, registry, move || {
+        let ready = ready.clone();
+        async move {
+            let health = ready.health().await;
+            health.store.and(health.broker)
+        }
+    });
+    let ops = ops.await.map_err(|error| Failure::new(Code::Unavailable, format!("{ops_address}: {error}")))?;
+    tracing::info!(address = %ops.addr(), "health and metrics");
+    // health and metrics stay up while the worker drains
+    let stop_ops = CancellationToken::new();
+    let serving = tokio::spawn(ops.run(stop_ops.clone()));
+    let worker = Worker::new(settings.worker, backend.clone(), capabilities.executors(), metrics);
+    let worker = worker.map_err(Failure::usage)?;
+    let result = worker.run(shutdown).await.map_err(|error| Failure::new(Code::Unavailable, error));
+    stop_ops.cancel();
+    // it has nothing left to lose
+    let _ = serving.await;
+    capabilities.tools.shutdown().await;
+    backend.close().await;
+    result
+}
+
+/// Connects to RabbitMQ and Redis, and goes on trying while they are absent; meanwhile health says that the
+/// process lives and is not ready. `None` when it was told to stop first.
+async fn connect(
+    settings: &Settings,
+    registry: &prometheus::Registry,
+    listen: SocketAddr,
+    shutdown: &CancellationToken,
+) -> Result<Option<Arc<dyn Backend>>, Failure> {
+    let config = settings.cluster()?;
+    let mut wait = CONNECT_AFTER;
+    let mut waiting: Option<(CancellationToken, tokio::task::JoinHandle<std::io::Result<()>>)> = None;
+    let connected = loop {
+        match Cluster::connect(config.clone()).await {
+            Ok(cluster) => break Some(Arc::new(cluster) as Arc<dyn Backend>),
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "waiting for RabbitMQ and Redis");
+                if waiting.is_none() {
+                    let not_ready = || async { Err("waiting for RabbitMQ and Redis".to_owned()) };
+                    let ops = OpsServer::bind(listen, registry.clone(), not_ready).await;
+                    let ops = ops.map_err(|error| Failure::new(Code::Unavailable, format!("{listen}: {error}")))?;
+                    let stop = CancellationToken::new();
+                    waiting = Some((stop.clone(), tokio::spawn(ops.run(stop))));
+                }
+            }
+            Err(error) => return Err(Failure::new(Code::Usage, error)),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(CONNECT_CAP),
+            () = shutdown.cancelled() => break None,
+        }
+    };
+    if let Some((stop, serving)) = waiting {
+        stop.cancel();
+        // the port must be free again before the API takes it
+        let _ = serving.await;
+    }
+    Ok(connected)
+}
+
+/// Parses `llm`, `tool=64`; slots not given come from the configuration.
+fn pools(names: &[String], configured: &[Pool]) -> Result<Vec<Pool>, Failure> {
+    let parse = |text: &String| {
+        let (name, slots) = match text.split_once('=') {
+            Some((name, slots)) => {
+                let slots = slots.parse().map_err(|_| {
+                    Failure::usage(format!("--pools {text}: {slots:?} is no number of slots; use NAME=64"))
+                })?;
+                (name, slots)
+            }
+            None => {
+                let known = configured.iter().find(|pool| pool.name == *text);
+                (text.as_str(), known.map_or(DEFAULT_SLOTS, |pool| pool.slots))
+            }
+        };
+        Ok(Pool { name: name.to_owned(), slots })
+    };
+    names.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_take_slots_from_the_flag_or_the_configuration() {
+        let configured = [Pool { name: "llm".into(), slots: 7 }];
+        let parsed = pools(&["llm".into(), "tool=64".into(), "gpu".into()], &configured).unwrap();
+        let slots: Vec<usize> = parsed.iter().map(|pool| pool.slots).collect();
+        assert_eq!(slots, [7, 64, DEFAULT_SLOTS]);
+        assert!(pools(&["llm=x".into()], &configured).is_err());
+    }
+}

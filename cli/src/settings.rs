@@ -1,0 +1,164 @@
+//! The one configuration of the product: a file (`--config`), then `TRIREME__…` from the environment.
+//! Parsed, checked and printable before any socket opens.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be configured. Every field has a default.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// RabbitMQ; together with `redis` it makes a fleet.
+    pub amqp: Amqp,
+    /// Redis; together with `amqp` it makes a fleet.
+    pub redis: Redis,
+    /// The coordinator's HTTP server and sweeper.
+    pub coordinator: trireme_coordinator::Config,
+    /// The worker's pools and limits.
+    pub worker: trireme_worker::Config,
+    /// Model providers by name.
+    pub providers: BTreeMap<String, trireme_llm::ProviderConfig>,
+    /// Model aliases.
+    pub models: BTreeMap<String, trireme_llm::ModelConfig>,
+    /// HTTP tools by name.
+    pub tools: BTreeMap<String, trireme_tool::ToolConfig>,
+    /// MCP servers by name.
+    pub mcp: BTreeMap<String, trireme_tool::McpConfig>,
+    /// Bounds of every tool call.
+    pub tool_limits: trireme_tool::Limits,
+    /// Where tools may connect to.
+    pub egress: trireme_tool::EgressConfig,
+}
+
+/// RabbitMQ.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amqp {
+    /// `amqp://user:password@host:5672/vhost`, or `amqps://`.
+    #[serde(skip_serializing)]
+    pub url: Option<String>,
+    /// `classic` or `quorum`; see docs/decisions/hint-queues.md.
+    pub queue_type: Option<String>,
+}
+
+/// Redis.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://host:6379/0`, or `rediss://`.
+    #[serde(skip_serializing)]
+    pub url: Option<String>,
+    /// Put before every key and queue name; default `trireme`.
+    pub prefix: Option<String>,
+    /// Number of shards, fixed at the first start; default 1.
+    pub shards: Option<u16>,
+    /// Connections per process; default 8.
+    pub connections: Option<usize>,
+}
+
+impl Settings {
+    /// Reads `file`, if there is one, and the environment.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        let environment = std::env::vars().filter(|(name, _)| name.starts_with("TRIREME__")).collect();
+        Self::from_parts(file, environment)
+    }
+
+    fn from_parts(file: Option<&Path>, environment: std::collections::HashMap<String, String>) -> anyhow::Result<Self> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            if !file.exists() {
+                bail!("{}: no such file", file.display());
+            }
+            builder = builder.add_source(config::File::from(file));
+        }
+        let environment = config::Environment::with_prefix("TRIREME")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(environment));
+        let place = file.map_or_else(|| "environment".to_owned(), |file| file.display().to_string());
+        let settings: Self = builder
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .with_context(|| format!("configuration ({place})"))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.worker.check().map_err(|error| anyhow::anyhow!("worker.{error}"))?;
+        match (&self.amqp.url, &self.redis.url) {
+            (Some(_), None) => bail!("amqp.url is set but redis.url is not: a fleet needs both (TRIREME__REDIS__URL)"),
+            (None, Some(_)) => bail!("redis.url is set but amqp.url is not: a fleet needs both (TRIREME__AMQP__URL)"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The two URLs of a fleet.
+    pub fn urls(&self) -> anyhow::Result<(&str, &str)> {
+        match (&self.amqp.url, &self.redis.url) {
+            (Some(amqp), Some(redis)) => Ok((amqp, redis)),
+            _ => bail!(
+                "a fleet needs TRIREME__AMQP__URL and TRIREME__REDIS__URL (or amqp.url and redis.url in --config); \
+                 without services use `trireme dev` or `trireme run`"
+            ),
+        }
+    }
+
+    /// What the model providers are built from.
+    pub fn llm(&self) -> trireme_llm::Config {
+        trireme_llm::Config {
+            providers: self.providers.clone(),
+            models: self.models.clone(),
+            ..trireme_llm::Config::default()
+        }
+    }
+
+    /// What the tools are built from.
+    pub fn tool(&self) -> trireme_tool::Config {
+        trireme_tool::Config {
+            tools: self.tools.clone(),
+            mcp: self.mcp.clone(),
+            limits: self.tool_limits.clone(),
+            egress: self.egress.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_env(pairs: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        Settings::from_parts(None, pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
+    }
+
+    #[test]
+    fn the_environment_gives_a_fleet_its_two_urls() {
+        let settings = from_env(&[("TRIREME__AMQP__URL", "amqp://a"), ("TRIREME__REDIS__URL", "redis://r")]);
+        assert_eq!(settings.unwrap().urls().unwrap(), ("amqp://a", "redis://r"));
+        let error = format!("{:#}", from_env(&[("TRIREME__AMQP__URL", "amqp://a")]).err().unwrap());
+        assert!(error.contains("TRIREME__REDIS__URL"), "{error}");
+        assert!(format!("{:#}", from_env(&[]).unwrap().urls().unwrap_err()).contains("trireme dev"));
+    }
+
+    #[test]
+    fn an_unknown_field_and_a_wrong_value_are_named() {
+        let error = format!("{:#}", from_env(&[("TRIREME__WORKER__SLOTZ", "1")]).err().unwrap());
+        assert!(error.contains("slotz"), "{error}");
+        let error = format!("{:#}", from_env(&[("TRIREME__WORKER__SLOTS", "many")]).err().unwrap());
+        assert!(error.contains("worker.slots"), "{error}");
+    }
+
+    #[test]
+    fn urls_are_not_printed() {
+        let settings = from_env(&[
+            ("TRIREME__AMQP__URL", "amqp://u:secret@a"),
+            ("TRIREME__REDIS__URL", "redis://:secret@r"),
+        ]);
+        assert!(!serde_json::to_string(&settings.unwrap()).unwrap().contains("secret"));
+    }
+}

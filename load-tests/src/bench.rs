@@ -1,0 +1,205 @@
+//! W1 to W6: what they do, and what is read off them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tokio::time::sleep_until;
+use trireme_backend::Backend;
+use trireme_model::{RunId, RunStatus, Submit};
+
+use crate::{
+    fleet::Fleet,
+    meter::{memory, ms, p50_p99},
+    workload,
+};
+
+/// Submits under way at once.
+const SUBMITS_AT_ONCE: usize = 32;
+/// A run that takes longer than this failed.
+const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+/// One workload's figures: a name and JSON fields in the order of the table.
+pub type Figures = Vec<(&'static str, Value)>;
+
+/// Numbers the runs of this process.
+fn run_id(workload: &str, at: usize) -> String {
+    format!("{workload}-{}-{at}", std::process::id())
+}
+
+/// Waits for a run's end and checks that it is a good one.
+async fn ended(backend: &Arc<dyn Backend>, run: &RunId) -> anyhow::Result<()> {
+    let limit = tokio::time::Instant::now() + RUN_LIMIT;
+    let mut watch = backend.watch(run).await?;
+    loop {
+        match backend.summary(run).await?.context("the run is gone")?.status {
+            RunStatus::Running => {}
+            RunStatus::Succeeded => return Ok(()),
+            other => bail!("run {run} ended as {other:?}"),
+        }
+        tokio::select! {
+            () = watch.changed() => {}
+            () = sleep_until(limit) => bail!("run {run} did not end within {RUN_LIMIT:?}"),
+        }
+    }
+}
+
+/// Submits `runs` as fast as the backend takes them and waits for all.
+async fn all_at_once(fleet: &Fleet, runs: Vec<Submit>) -> anyhow::Result<Duration> {
+    use futures::{StreamExt, TryStreamExt, stream};
+    let ids: Vec<RunId> = runs.iter().map(|submit| submit.run.clone()).collect();
+    let start = Instant::now();
+    let submits = stream::iter(runs).map(|submit| fleet.backend.submit(submit));
+    submits.buffer_unordered(SUBMITS_AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
+    for id in &ids {
+        ended(&fleet.backend, id).await?;
+    }
+    Ok(start.elapsed())
+}
+
+/// CPU seconds per 1,000 tasks, in all and by process.
+fn cpu_figures(fleet: &Fleet, before: &[(String, f64)], tasks: usize) -> Figures {
+    let each = fleet.processes.since(before);
+    let per_thousand = |seconds: f64| round(seconds * 1000.0 / tasks as f64, 4);
+    let total: f64 = each.iter().map(|(_, seconds)| seconds).sum();
+    let by_process: serde_json::Map<String, Value> =
+        each.into_iter().map(|(name, seconds)| (name, json!(per_thousand(seconds)))).collect();
+    vec![("cpu_s_per_1000", json!(per_thousand(total))), ("cpu_by_process", Value::Object(by_process))]
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// W1: 20,000 no-op tasks of 256 bytes in 200 runs of 100.
+pub async fn w1(fleet: &Fleet) -> anyhow::Result<Figures> {
+    let (runs, width) = (200, 100);
+    let compiled = workload::independent(width)?;
+    let submits = (0..runs).map(|at| workload::submit(&compiled, &run_id("w1", at)));
+    let submits = submits.collect::<Result<Vec<_>, _>>()?;
+    let before = fleet.processes.cpu();
+    let took = all_at_once(fleet, submits).await?;
+    let tasks = runs * width;
+    let mut figures: Figures = vec![("tasks_per_s", json!((tasks as f64 / took.as_secs_f64()).round()))];
+    figures.extend(cpu_figures(fleet, &before, tasks));
+    Ok(figures)
+}
+
+/// Runs `compiled` `times` times, one at a time; the wall time of each in ms.
+async fn one_at_a_time(
+    fleet: &Fleet,
+    compiled: &trireme_spec::Compiled,
+    name: &str,
+    times: usize,
+) -> anyhow::Result<Vec<f64>> {
+    let mut walls = Vec::with_capacity(times);
+    for at in 0..times {
+        let submit = workload::submit(compiled, &run_id(name, at))?;
+        let run = submit.run.clone();
+        let start = Instant::now();
+        fleet.backend.submit(submit).await?;
+        ended(&fleet.backend, &run).await?;
+        walls.push(ms(start.elapsed()));
+    }
+    Ok(walls)
+}
+
+/// W2: source, ten tasks of 50 ms, join; 100 runs, one at a time.
+pub async fn w2(fleet: &Fleet) -> anyhow::Result<Figures> {
+    let compiled = workload::fan_out(50)?;
+    one_at_a_time(fleet, &compiled, "w2-warm", 5).await?;
+    let (p50, p99) = p50_p99(one_at_a_time(fleet, &compiled, "w2", 100).await?);
+    Ok(vec![
+        ("p50_ms", json!(round(p50, 2))),
+        ("p99_ms", json!(round(p99, 2))),
+        ("overhead_ms", json!(round(p50 - 50.0, 2))),
+    ])
+}
+
+/// W3: a chain of 10 no-ops; per hop, the first task and the submit left out by taking a chain of 1 off.
+pub async fn w3(fleet: &Fleet) -> anyhow::Result<Figures> {
+    let (long, short) = (workload::chain(11)?, workload::chain(1)?);
+    one_at_a_time(fleet, &long, "w3-warm", 5).await?;
+    let (long, _) = p50_p99(one_at_a_time(fleet, &long, "w3-long", 100).await?);
+    let (short, _) = p50_p99(one_at_a_time(fleet, &short, "w3-short", 100).await?);
+    Ok(vec![
+        ("hop_ms", json!(round((long - short) / 10.0, 3))),
+        ("chain_ms", json!(round(long, 2))),
+        ("single_ms", json!(round(short, 2))),
+    ])
+}
+
+/// W4: 1,000 runs of 1 -> 10 no-ops -> join at once.
+pub async fn w4(fleet: &Fleet) -> anyhow::Result<Figures> {
+    let compiled = workload::fan_out(0)?;
+    let submits = (0..1000).map(|at| workload::submit(&compiled, &run_id("w4", at)));
+    let submits = submits.collect::<Result<Vec<_>, _>>()?;
+    let before = fleet.processes.cpu();
+    let took = all_at_once(fleet, submits).await?;
+    let mut figures: Figures = vec![("runs_per_s", json!((1000.0 / took.as_secs_f64()).round()))];
+    // source, ten tasks and the join, as in the figures of other systems
+    figures.extend(cpu_figures(fleet, &before, 12_000));
+    Ok(figures)
+}
+
+/// W5: W2 as an open loop of 50 runs a second for 20 s.
+pub async fn w5(fleet: &Fleet) -> anyhow::Result<Figures> {
+    let compiled = workload::fan_out(50)?;
+    let start = tokio::time::Instant::now() + Duration::from_millis(50);
+    let mut runs = Vec::new();
+    for at in 0..1000_u32 {
+        let submit = workload::submit(&compiled, &run_id("w5", at as usize))?;
+        let backend = fleet.backend.clone();
+        runs.push(tokio::spawn(async move {
+            // measured from when it was due, so that a slow system can't hide behind late submits
+            let due = start + Duration::from_millis(20) * at;
+            sleep_until(due).await;
+            let run = submit.run.clone();
+            backend.submit(submit).await?;
+            ended(&backend, &run).await?;
+            anyhow::Ok(ms(due.elapsed()))
+        }));
+    }
+    let mut walls = Vec::new();
+    for run in runs {
+        walls.push(run.await??);
+    }
+    let (p50, p99) = p50_p99(walls);
+    Ok(vec![
+        ("p50_ms", json!(round(p50, 2))),
+        ("p99_ms", json!(round(p99, 2))),
+        ("over_p50_ms", json!(round(p50 - 50.0, 2))),
+        ("over_p99_ms", json!(round(p99 - 50.0, 2))),
+    ])
+}
+
+/// W6: 2,000 streamed calls of 1 s in flight at once; what the engine adds to each.
+pub async fn w6(fleet: &Fleet) -> anyhow::Result<Figures> {
+    let compiled = workload::calls(100)?;
+    let submits = (0..20).map(|at| workload::submit(&compiled, &run_id("w6", at)));
+    let submits = submits.collect::<Result<Vec<_>, _>>()?;
+    let ids: Vec<RunId> = submits.iter().map(|submit| submit.run.clone()).collect();
+    let pid = fleet.worker_pid();
+    let cpu = crate::meter::cpu_seconds(pid);
+    let took = all_at_once(fleet, submits).await?;
+    let cpu = crate::meter::cpu_seconds(pid) - cpu;
+    let mut added = Vec::new();
+    for id in &ids {
+        let view = fleet.backend.run(id).await?.context("the run is gone")?.view();
+        added.extend(view.tasks.iter().filter_map(|task| task.run_ms).map(|ms| ms as f64 - 1000.0));
+    }
+    let (p50, p99) = p50_p99(added);
+    let (rss, peak) = memory(pid);
+    Ok(vec![
+        ("added_p50_ms", json!(round(p50, 1))),
+        ("added_p99_ms", json!(round(p99, 1))),
+        ("wall_ms", json!(round(ms(took), 0))),
+        ("worker_rss_mib", json!(round(rss, 1))),
+        ("worker_peak_mib", json!(round(peak, 1))),
+        ("worker_cpu_s", json!(round(cpu, 2))),
+    ])
+}

@@ -1,0 +1,189 @@
+//! What the workloads run on: the embedded backend with a worker in this process, or a private RabbitMQ and
+//! Redis with workers in processes of their own.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
+use trireme_backend::Backend;
+use trireme_backend_cluster::Cluster;
+use trireme_backend_embedded::Embedded;
+use trireme_coordinator::Sweeper;
+use trireme_llm::Providers;
+use trireme_test_servers::{PrivateRabbit, PrivateRedis};
+use trireme_tool::Tools;
+use trireme_worker::{Config, Executors, Metrics, Pool, Worker};
+
+use crate::meter::Processes;
+
+/// Slots per pool and worker.
+const SLOTS: usize = 4096;
+
+/// A backend with workers.
+pub struct Fleet {
+    /// The driver's handle.
+    pub backend: Arc<dyn Backend>,
+    /// Every process that does part of the work.
+    pub processes: Processes,
+    /// The raw floor is measured on the same servers.
+    pub urls: Option<(String, String)>,
+    shutdown: CancellationToken,
+    workers: Vec<Child>,
+    local: Vec<tokio::task::JoinHandle<()>>,
+    _servers: Option<(PrivateRabbit, PrivateRedis)>,
+}
+
+/// How the cluster is set up.
+#[derive(Debug, Clone)]
+pub struct Cloud {
+    /// Worker processes.
+    pub workers: usize,
+    /// Redis' `appendfsync`.
+    pub appendfsync: String,
+    /// `classic` or `quorum`.
+    pub queue_type: Option<String>,
+}
+
+/// Providers and tools of a measuring worker; `simulator` is the base URL of the model.
+pub async fn executors(simulator: Option<&str>) -> anyhow::Result<Executors> {
+    let mut llm = trireme_llm::Config::default();
+    if let Some(base) = simulator {
+        let provider =
+            serde_json::json!({"api": "openai", "base_url": format!("{base}/v1"), "api_key": "simulated"});
+        llm.providers.insert("sim".into(), serde_json::from_value(provider)?);
+    }
+    let tools = Tools::builder().builtin().build().await?;
+    Ok(Executors::new(Providers::new(llm)?, tools))
+}
+
+fn worker_config() -> Config {
+    let pool = |name: &str| Pool { name: name.into(), slots: SLOTS };
+    Config { pools: vec![pool("llm"), pool("tool")], drain_ms: 1000, ..Config::default() }
+}
+
+/// The cluster backend on these servers.
+pub async fn connect(amqp: &str, redis: &str, queue_type: Option<&str>) -> anyhow::Result<Arc<dyn Backend>> {
+    let mut config = trireme_backend_cluster::Config::new(amqp, redis);
+    config.prefix = "bench".into();
+    if let Some(queue_type) = queue_type {
+        config.queue_type = serde_json::from_value(queue_type.into()).context("queue type")?;
+    }
+    Ok(Arc::new(Cluster::connect(config).await?))
+}
+
+/// Runs a worker until the process is told to stop.
+pub async fn work(
+    backend: Arc<dyn Backend>,
+    simulator: Option<&str>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = Metrics::new(&prometheus::Registry::new())?;
+    let worker = Worker::new(worker_config(), backend, executors(simulator).await?, metrics)?;
+    Ok(worker.run(shutdown).await?)
+}
+
+impl Fleet {
+    /// Everything in this process.
+    pub async fn embedded(simulator: Option<String>) -> anyhow::Result<Self> {
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::new(Default::default()));
+        let shutdown = CancellationToken::new();
+        let (worker_backend, token) = (backend.clone(), shutdown.clone());
+        let worker = tokio::spawn(async move {
+            if let Err(error) = work(worker_backend, simulator.as_deref(), token).await {
+                eprintln!("worker: {error:#}");
+            }
+        });
+        let processes = Processes(vec![("bench".into(), std::process::id())]);
+        let sweeper = sweep(backend.clone(), shutdown.clone())?;
+        Ok(Self {
+            backend,
+            processes,
+            urls: None,
+            shutdown,
+            workers: Vec::new(),
+            local: vec![worker, sweeper],
+            _servers: None,
+        })
+    }
+
+    /// Private servers and `cloud.workers` worker processes.
+    pub async fn cluster(cloud: &Cloud, simulator: Option<&str>) -> anyhow::Result<Self> {
+        let rabbit = PrivateRabbit::start()?;
+        let redis = PrivateRedis::start(&[("appendonly", "yes"), ("appendfsync", &cloud.appendfsync)])?;
+        let (amqp_url, redis_url) = (rabbit.url(), redis.url());
+        let backend = connect(&amqp_url, &redis_url, cloud.queue_type.as_deref()).await?;
+        let mut processes = vec![("bench".to_owned(), std::process::id()), ("redis".to_owned(), redis.pid())];
+        processes.push(("rabbitmq".to_owned(), rabbit.pid().context("the broker's process")?));
+        let mut workers = Vec::new();
+        for at in 0..cloud.workers {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["worker", "--amqp", &amqp_url, "--redis", &redis_url]);
+            if let Some(simulator) = simulator {
+                command.args(["--simulator", simulator]);
+            }
+            if let Some(queue_type) = &cloud.queue_type {
+                command.args(["--queue-type", queue_type]);
+            }
+            let child = command.stdin(Stdio::null()).spawn()?;
+            processes.push((format!("worker{at}"), child.id()));
+            workers.push(child);
+        }
+        let shutdown = CancellationToken::new();
+        let local = vec![sweep(backend.clone(), shutdown.clone())?];
+        Ok(Self {
+            backend,
+            processes: Processes(processes),
+            urls: Some((amqp_url, redis_url)),
+            shutdown,
+            workers,
+            local,
+            _servers: Some((rabbit, redis)),
+        })
+    }
+
+    /// The process in which tasks are executed.
+    pub fn worker_pid(&self) -> u32 {
+        self.workers.first().map_or_else(std::process::id, Child::id)
+    }
+
+    /// Stops workers and servers.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        for worker in &self.workers {
+            trireme_test_servers::process::signal(worker.id(), "TERM")?;
+        }
+        for worker in &mut self.workers {
+            let status = worker.wait()?;
+            if !status.success() {
+                bail!("a worker ended with {status}");
+            }
+        }
+        for part in self.local.drain(..) {
+            tokio::time::timeout(Duration::from_secs(10), part).await??;
+        }
+        self.backend.close().await;
+        Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            // already ended after a regular stop
+            let _ = worker.kill();
+        }
+    }
+}
+
+fn sweep(
+    backend: Arc<dyn Backend>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let metrics = trireme_coordinator::Metrics::new(&prometheus::Registry::new())?;
+    let sweeper = Sweeper::new(backend, Duration::from_millis(100), metrics);
+    Ok(tokio::spawn(sweeper.run(shutdown)))
+}

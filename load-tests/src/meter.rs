@@ -1,0 +1,62 @@
+//! CPU time of processes, memory, and percentiles.
+
+use std::{fs, time::Duration};
+
+/// Clock ticks a second in `/proc/PID/stat`: fixed at 100 on Linux for all supported architectures.
+const TICKS: f64 = 100.0;
+
+/// The processes that share the work, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Processes(pub Vec<(String, u32)>);
+
+impl Processes {
+    /// CPU seconds (user and system) each has used since its start.
+    pub fn cpu(&self) -> Vec<(String, f64)> {
+        self.0.iter().map(|(name, pid)| (name.clone(), cpu_seconds(*pid))).collect()
+    }
+
+    /// CPU seconds used since `before` was taken.
+    pub fn since(&self, before: &[(String, f64)]) -> Vec<(String, f64)> {
+        let now = self.cpu();
+        now.into_iter().zip(before).map(|((name, now), (_, before))| (name, now - before)).collect()
+    }
+}
+
+/// User and system seconds of a process; 0 if it is gone.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // the command in parentheses may hold spaces: fields are counted behind it
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / TICKS
+}
+
+/// Resident memory of a process in MiB, now and at its highest.
+pub fn memory(pid: u32) -> (f64, f64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// The value below which `share` (0 to 1) of `sorted` lies.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    if sorted.is_empty() {
+        return f64::NAN;
+    }
+    let at = (share * (sorted.len() - 1) as f64).round() as usize;
+    sorted[at.min(sorted.len() - 1)]
+}
+
+/// Median and 99th percentile.
+pub fn p50_p99(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (percentile(&values, 0.5), percentile(&values, 0.99))
+}
+
+/// Milliseconds with fractions.
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
