@@ -190,18 +190,19 @@ impl Provider {
         let mut headers = HeaderMap::new();
         let mut secrets = Vec::new();
         let mut missing_key = None;
-        match config.api_key {
-            Some(secret) => match secret.resolve(env) {
-                Some(key) => {
-                    let (header, value) = match api {
-                        Api::OpenAi => ("authorization", format!("Bearer {key}")),
-                        Api::Anthropic => ("x-api-key", key.clone()),
-                    };
-                    headers.insert(header, sensitive(&value).ok_or("api_key has bad bytes")?);
-                    secrets.push(key);
-                }
-                None => missing_key = Some(secret.variable().unwrap_or("api_key").to_owned()),
-            },
+        let key = config.api_key.map(|secret| (secret.resolve(env), secret));
+        match key {
+            Some((Some(key), _)) => {
+                let (header, value) = match api {
+                    Api::OpenAi => ("authorization", format!("Bearer {key}")),
+                    Api::Anthropic => ("x-api-key", key.clone()),
+                };
+                headers.insert(header, sensitive(&value).ok_or("api_key has bad bytes")?);
+                secrets.push(key);
+            }
+            Some((None, secret)) => {
+                missing_key = Some(secret.variable().unwrap_or("api_key").to_owned());
+            }
             None => {}
         }
         if api == Api::Anthropic {
