@@ -1,1 +1,28 @@
-//! trireme-coordinator
+//! The coordinator: takes runs in over HTTP, lets clients watch them, and sweeps what is due.
+//!
+//! ```text
+//! POST /v1/runs -> api: read, bound, name -> intake: compile -> backend.submit -> 202
+//! GET  .../events -> api/events: backend.events, woken by backend.watch -> SSE
+//! every 100 ms    -> sweeper: backend.sweep
+//! ```
+//!
+//! It holds no state of its own: any number of coordinators serve the same runs, a request may go to any of
+//! them, and one may die at any point. It never executes a task and never opens a provider or tool.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod api;
+mod config;
+mod identity;
+mod intake;
+mod metrics;
+mod server;
+mod sweeper;
+
+pub use api::{Checked, CheckedTask, Code, Place, Problem, RunList, RunState};
+pub use config::{Config, Error};
+pub use identity::{MAX_KEY, run_of_key};
+pub use intake::{Compiled, Format, Intake, Refused, SpecProblem};
+pub use metrics::Metrics;
+pub use server::{Bound, Coordinator};
+pub use sweeper::Sweeper;

@@ -1,0 +1,63 @@
+//! From the text of a spec to something the store accepts.
+//!
+//! The API knows only [`Intake`], so that another language for runs needs no change in it.
+
+use trireme_model::{Budget, Graph, Ms, Payload, RunId, Submit};
+
+/// The language of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, strictly.
+    Json,
+    /// YAML, of which JSON is a part.
+    Yaml,
+}
+
+/// Compiles specs. Pure work: no I/O, and bounded by the size of the text.
+pub trait Intake: Send + Sync + 'static {
+    /// Compiles `text`, or says everything that is wrong with it.
+    fn compile(&self, text: &str, format: Format) -> Result<Compiled, Refused>;
+}
+
+/// A spec that is ready to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// A label for people.
+    pub name: String,
+    /// What to do.
+    pub graph: Graph,
+    /// The run's input, a JSON object.
+    pub input: Payload,
+    /// Time limit of the run in ms.
+    pub deadline: Option<Ms>,
+    /// What it may spend.
+    pub budget: Budget,
+}
+
+/// Why a text is no spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The text is not even JSON or YAML.
+    pub malformed: bool,
+    /// At least one thing that is wrong.
+    pub problems: Vec<SpecProblem>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// One thing that is wrong with a spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecProblem {
+    /// Where in the spec: `tasks.brief.llm.prompt`; empty for the whole of it.
+    pub path: String,
+    /// What is wrong, with the line where it is known.
+    pub message: String,
+}
+
+impl Compiled {
+    /// The operation that starts it as `run`.
+    pub fn submit(self, run: RunId, fingerprint: String) -> Submit {
+        let Self { name, graph, input, deadline, budget } = self;
+        Submit { run, name, fingerprint, graph, input, deadline, budget }
+    }
+}
