@@ -17,6 +17,7 @@ mod process;
 mod result;
 mod session;
 mod stdout;
+mod web;
 
 use std::{
     collections::BTreeMap,

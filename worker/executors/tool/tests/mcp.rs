@@ -165,6 +165,10 @@ async fn a_real_http_server_answers_and_may_be_restarted() {
     let tools = tools(json!({"mcp": {"all": {"http": {"url": url}}}})).await;
     let call = async || tools.call("all.echo", &ctx(), json!({"message": "hi"})).await;
     assert_eq!(call().await.unwrap().value, json!("Echo: hi"));
+    // The new process knows nothing of the session.
+    child.kill().await.unwrap();
+    let mut child = everything_http(port).await;
+    assert_eq!(call().await.unwrap().value, json!("Echo: hi"));
     child.kill().await.unwrap();
     let error = call().await.unwrap_err();
     assert_eq!(error.class(), Class::Retryable, "{error}");

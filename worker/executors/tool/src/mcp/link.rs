@@ -98,19 +98,25 @@ impl Link {
                 }
                 Err(error) => result::failure(&error, self.output_bytes),
             };
-            let (message, safe) = match failure {
-                Failure::Answered(error) => return Err(error),
-                Failure::NotSent(message) => (message, true),
-                Failure::Lost(message) => (message, effect.repeatable()),
+            let target = self.target();
+            let (error, safe) = match failure {
+                Failure::Answered(error) => {
+                    self.failures.store(0, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Failure::Refused(error) if second => {
+                    self.failures.store(0, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Failure::Refused(error) => (error, true),
+                Failure::NotSent(message) => (Error::Unreachable { target, message }, true),
+                Failure::Lost(message) => {
+                    (Error::Interrupted { target, message, effect }, effect.repeatable())
+                }
             };
             self.forget(&session).await;
             if second || !safe {
-                let target = self.target();
-                return Err(if safe {
-                    Error::Unreachable { target, message }
-                } else {
-                    Error::Interrupted { target, message, effect }
-                });
+                return Err(error);
             }
             second = true;
         }

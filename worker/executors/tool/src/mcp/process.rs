@@ -1,7 +1,11 @@
 //! The child process of a stdio server: its own process group, a clean environment, and an end
 //! that takes its descendants with it.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -10,14 +14,15 @@ use nix::{
 use tokio::{
     io::AsyncReadExt,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    task::JoinHandle,
 };
-
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::McpStdio;
 
 /// How long a child may take to end by itself once its standard input is closed.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long its standard error is listened to after a failed start.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How much of its standard error is kept for messages.
 const TAIL: usize = 2048;
 
@@ -29,6 +34,8 @@ pub(super) struct Process {
     _child: Child,
     group: Pid,
     stderr: Arc<Mutex<Vec<u8>>>,
+    /// Ends with the child's standard error.
+    listener: JoinHandle<()>,
 }
 
 /// The child's ends of its pipes.
@@ -56,8 +63,11 @@ impl Process {
         let stderr = Arc::default();
         match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
             (Some(stdin), Some(stdout), Some(pipe)) => {
-                tokio::spawn(keep_tail(server.to_owned(), pipe, Arc::clone(&stderr)));
-                Ok((Self { _child: child, group: Pid::from_raw(id), stderr }, Pipes { stdin, stdout }))
+                let listener = tokio::spawn(keep_tail(server.to_owned(), pipe, Arc::clone(&stderr)));
+                Ok((
+                    Self { _child: child, group: Pid::from_raw(id), listener, stderr },
+                    Pipes { stdin, stdout },
+                ))
             }
             _ => Err("its pipes are missing".to_owned()),
         }
@@ -90,8 +100,9 @@ impl Process {
         }
     }
 
-    /// The last words on its standard error.
-    pub fn last_words(&self) -> String {
+    /// The last words on its standard error, for which a child that has just ended gets a moment.
+    pub async fn last_words(mut self) -> String {
+        let _ = tokio::time::timeout(LAST_WORDS, &mut self.listener).await;
         let tail = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&tail).trim().to_owned()
     }

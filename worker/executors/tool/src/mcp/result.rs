@@ -19,6 +19,9 @@ pub(super) enum Failure {
     Answered(Error),
     /// The server did not take the call; it may be made again on a new session.
     NotSent(String),
+    /// The server refused the call unseen, perhaps because it no longer knows the session; on a new
+    /// one the refusal is the answer.
+    Refused(Error),
     /// The session ended during the call.
     Lost(String),
 }
@@ -86,24 +89,36 @@ fn transport_failure(error: &(dyn std::error::Error + 'static), limit: usize) ->
                 excerpt: String::new(),
             })
         }
-        StreamableHttpError::HttpStatus(status) => {
-            Failure::Answered(Error::Status { status: status.status, excerpt: String::new() })
+        StreamableHttpError::HttpStatus(status_error) => {
+            Failure::Answered(status(status_error.status, String::new()))
         }
         StreamableHttpError::ResponseBodyTooLarge { .. } => {
-            Failure::Answered(Error::OutputTooLarge { limit })
-        }
-        StreamableHttpError::Sse(sse) if chain(sse).contains("exceeded the maximum size") => {
             Failure::Answered(Error::OutputTooLarge { limit })
         }
         StreamableHttpError::Client(client) if client.is_connect() => {
             Failure::NotSent(client.source().map_or_else(|| client.to_string(), chain))
         }
-        // A refused request, above all "no such session" after the server was restarted.
-        StreamableHttpError::UnexpectedServerResponse(_) | StreamableHttpError::SessionExpired => {
-            Failure::NotSent(chain(error))
-        }
+        StreamableHttpError::SessionExpired => Failure::Refused(status(404, String::new())),
+        StreamableHttpError::AuthRequired(_) => Failure::Answered(status(401, String::new())),
+        StreamableHttpError::InsufficientScope(_) => Failure::Answered(status(403, String::new())),
+        StreamableHttpError::UnexpectedServerResponse(text) => match refusal(text) {
+            Some((code @ (400 | 404), rest)) => Failure::Refused(status(code, excerpt(rest))),
+            Some((code, rest)) => Failure::Answered(status(code, excerpt(rest))),
+            // A success status with a body that is no answer; the call may have taken effect.
+            None => Failure::Answered(Error::BadOutput { message: excerpt(text), excerpt: String::new() }),
+        },
         _ => Failure::Lost(chain(error)),
     })
+}
+
+fn status(status: u16, excerpt: String) -> Error {
+    Error::Status { status, excerpt }
+}
+
+/// Status and body of rmcp's text for a refused request, `HTTP 400 Bad Request: ...`.
+fn refusal(text: &str) -> Option<(u16, &str)> {
+    let (code, rest) = text.strip_prefix("HTTP ")?.split_once(' ')?;
+    Some((code.parse().ok()?, rest.split_once(": ").map_or(rest, |(_, body)| body)))
 }
 
 #[cfg(test)]
@@ -123,6 +138,13 @@ mod tests {
         assert_eq!(output(result(both)).unwrap().value, json!({"n": 1}));
         let image = json!([{"type": "image", "data": "AA==", "mimeType": "image/png"}]);
         assert_eq!(output(result(json!({"content": image}))).unwrap().value[0]["mimeType"], "image/png");
+    }
+
+    #[test]
+    fn refusals_are_told_from_broken_answers() {
+        assert_eq!(refusal("HTTP 400 Bad Request: no session"), Some((400, "no session")));
+        assert_eq!(refusal("HTTP 404 Not Found: "), Some((404, "")));
+        assert_eq!(refusal("could not parse JSON response"), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use rmcp::{
 use super::{
     process::{Pipes, Process},
     stdout,
+    web::Web,
 };
 use crate::{McpConfig, McpHttp, egress::chain, error::shorten};
 
@@ -64,17 +65,12 @@ impl Session {
                     AsyncRwTransport::new_client(ours, stdin).with_max_line_length(line_bytes + 1024);
                 match me.serve(transport).await {
                     Ok(client) => (client, Some(process)),
-                    Err(error) => return Err(with_last_words(chain(&error), &process)),
+                    Err(error) => return Err(with_last_words(chain(&error), process).await),
                 }
             }
             (None, Some(http)) => {
                 let config = transport_config(http, line_bytes)?;
-                // Redirects and proxies are off: this address is the operator's, no other is.
-                let web = reqwest::Client::builder()
-                    .no_proxy()
-                    .redirect(reqwest::redirect::Policy::none())
-                    .build()
-                    .map_err(|e| chain(&e))?;
+                let web = Web::new().map_err(|e| chain(&e))?;
                 let transport = StreamableHttpClientTransport::with_client(web, config);
                 (me.serve(transport).await.map_err(|e| chain(&e))?, None)
             }
@@ -112,8 +108,8 @@ impl Session {
     }
 }
 
-fn with_last_words(error: String, process: &Process) -> String {
-    let words = process.last_words();
+async fn with_last_words(error: String, process: Process) -> String {
+    let words = process.last_words().await;
     if words.is_empty() { error } else { format!("{error}; it said: {}", shorten(&words, 1000)) }
 }
 
