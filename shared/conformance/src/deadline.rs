@@ -1,0 +1,55 @@
+//! Time limits of runs and tasks, and the sweep that keeps them.
+
+use serde_json::json;
+use trireme_model::{Claimed, Completed, RunStatus, Submit, TaskStatus};
+
+use crate::stage::{Stage, class_of};
+
+pub(crate) async fn of_the_run(stage: Stage) {
+    let draw = stage.draw().tool("a", &[]).tool("b", &["a"]);
+    let request = Submit { deadline: Some(500), ..stage.request("run", draw) };
+    let run = request.run.clone();
+    stage.backend().submit(request).await.unwrap();
+    let a = stage.take(&run, "a").await;
+    stage.after(500, async || stage.status(&run).await == RunStatus::Failed).await;
+    let failure = stage.run(&run).await.failure.unwrap();
+    assert_eq!((failure.task, class_of(&failure.error)), (None, "deadline".into()));
+    assert_eq!(stage.finish(&a, json!("late")).await, Completed::Cancelled);
+    assert_eq!(stage.try_claim(&run, "b").await, Claimed::Cancelled);
+    stage.log(&run).await;
+}
+
+pub(crate) async fn of_a_task(stage: Stage) {
+    let draw = stage
+        .draw()
+        .tool("a", &[])
+        .with(|task| task.exec.timeout = Some(500))
+        .tool("b", &[])
+        .tool("end", &["a", "b"]);
+    let run = stage.submit(draw).await;
+    stage.after(500, async || stage.task_status(&run, "a").await == TaskStatus::Failed).await;
+    assert_eq!(stage.error_class(&run, "a").await, "timeout");
+    assert_eq!(stage.status(&run).await, RunStatus::Failed);
+}
+
+pub(crate) async fn a_sweep_is_bounded_and_says_that_there_is_more(stage: Stage) {
+    const TASKS: usize = 5_000;
+    let names: Vec<String> = (0..TASKS).map(|at| format!("t{at}")).collect();
+    let mut draw = stage.draw();
+    for name in &names {
+        draw = draw.tool(name, &[]).with(|task| {
+            task.exec.timeout = Some(1_000);
+            task.exec.fallback = Some(trireme_model::Payload::of(&0));
+        });
+    }
+    let draw = draw.tool("end", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let run = stage.submit(draw).await;
+    if let Some(advance) = &stage.subject.advance {
+        advance(1_000);
+        let swept = stage.backend().sweep().await.unwrap();
+        assert!(swept.more && swept.looked > 0 && swept.looked < TASKS, "{swept:?}");
+    }
+    stage.after(1_000, async || stage.task_status(&run, "end").await == TaskStatus::Ready).await;
+    stage.does(&run, "end", json!("end")).await;
+    assert_eq!(stage.output(&run).await, json!("end"));
+}
