@@ -1,5 +1,6 @@
 //! What a worker executes: a task's body and the recorded values become a concrete call.
 
+mod reads;
 mod wire;
 
 use serde_json::Value;
