@@ -2,6 +2,7 @@
 //!
 //! The API knows only [`Intake`], so that another language for runs needs no change in it.
 
+use serde_json::Value;
 use trireme_model::{Budget, Graph, Ms, Payload, RunId, Submit};
 
 /// The language of a request's body.
@@ -52,6 +53,24 @@ pub struct SpecProblem {
     pub path: String,
     /// What is wrong, with the line where it is known.
     pub message: String,
+}
+
+impl Format {
+    /// The text as plain values, whatever they mean; `None` where it is not in this language at all.
+    pub(crate) fn read(self, text: &str) -> Option<Value> {
+        match self {
+            Self::Json => serde_json::from_str(text).ok(),
+            Self::Yaml => {
+                let options = serde_saphyr::options! {
+                    // `y`, `no` and `off` are names here, as in YAML 1.2
+                    strict_booleans: true,
+                    // a mistake, but one of the spec and not of the language
+                    duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+                };
+                serde_saphyr::from_str_with_options(text, options).ok()
+            }
+        }
+    }
 }
 
 impl Compiled {

@@ -17,6 +17,7 @@ mod identity;
 mod intake;
 mod metrics;
 mod server;
+mod spec;
 mod sweeper;
 
 pub use api::{Checked, CheckedTask, Code, Place, Problem, RunList, RunState};
@@ -25,4 +26,5 @@ pub use identity::{MAX_KEY, run_of_key};
 pub use intake::{Compiled, Format, Intake, Refused, SpecProblem};
 pub use metrics::Metrics;
 pub use server::{Bound, Coordinator};
+pub use spec::SpecIntake;
 pub use sweeper::Sweeper;

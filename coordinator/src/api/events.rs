@@ -7,7 +7,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -23,7 +23,7 @@ use trireme_model::{Event, RunId};
 use super::{
     App,
     problem::Problem,
-    query::{self, Position},
+    query::{self, Id, Position},
 };
 use crate::metrics::Open;
 
@@ -55,11 +55,10 @@ struct Follower {
 /// `GET /v1/runs/{id}/events`
 pub async fn follow(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Id(run): Id,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let run = query::run_id(&id)?;
     let after = query::after(&uri)?;
     // a browser that reconnects sends the header and repeats the address it began with: the header is newer
     let seen = last_event_id(&headers)?.or(after);

@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::header,
     response::{IntoResponse, Response},
 };
@@ -65,7 +65,8 @@ pub async fn openapi() -> Response {
 }
 
 /// `GET /docs/errors/{code}`: where the `type` of a problem leads.
-pub async fn error_page(Path(name): Path<String>) -> Result<Response, Problem> {
+pub async fn error_page(name: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name);
     let code = Code::ALL.iter().find(|code| code.as_str() == name);
     let code = code.ok_or_else(|| Problem::new(Code::NotFound, "there is no error of that code"))?;
     Ok(([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], code.page()).into_response())

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use axum::{extract::Query, http::Uri};
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::{Uri, request::Parts},
+};
 use trireme_backend::ListQuery;
 use trireme_model::{Ms, RunId, RunStatus};
 
@@ -28,6 +31,20 @@ pub struct Position {
     pub seq: u64,
 }
 
+/// The run that the path names.
+#[derive(Debug)]
+pub struct Id(pub RunId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let wrong = |reason: String| Problem::new(Code::InvalidRunId, reason);
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|_| wrong("the id in the address is not UTF-8".into()))?;
+        RunId::new(text).map(Self).map_err(|error| wrong(error.to_string()))
+    }
+}
+
 impl Position {
     /// Reads an id that an event stream gave out; `name` is where it stands in the request.
     pub fn parse(name: &str, text: &str) -> Result<Self, Problem> {
@@ -41,11 +58,6 @@ impl Position {
         let seq = seq.parse().ok().filter(|_| digits).ok_or_else(wrong)?;
         Ok(Self { epoch: epoch.into(), seq })
     }
-}
-
-/// The id in the path.
-pub fn run_id(text: &str) -> Result<RunId, Problem> {
-    RunId::new(text).map_err(|error| Problem::new(Code::InvalidRunId, error.to_string()))
 }
 
 /// `?wait=30s`, cut to `most`; zero without it.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -19,7 +19,7 @@ use trireme_model::{
 use super::{
     App, body,
     problem::{Code, Place, Problem},
-    query,
+    query::{self, Id},
 };
 use crate::{
     Compiled, Format, Refused,
@@ -132,12 +132,8 @@ fn refused(refused: Refused) -> Problem {
 }
 
 fn fingerprint(text: &str, format: Format) -> String {
-    let value = match format {
-        Format::Json => serde_json::from_str(text).ok(),
-        Format::Yaml => serde_saphyr::from_str(text).ok(),
-    };
-    // what does not parse is refused in a moment anyway
-    value.map_or_else(|| identity::fingerprint_bytes(text.as_bytes()), identity::fingerprint)
+    // what does not read is refused in a moment anyway
+    format.read(text).map_or_else(|| identity::fingerprint_bytes(text.as_bytes()), identity::fingerprint)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -155,12 +151,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// `GET /v1/runs/{id}`
-pub async fn get(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Json<RunView>, Problem> {
-    let run = query::run_id(&id)?;
+pub async fn get(State(app): State<Arc<App>>, Id(run): Id, uri: Uri) -> Result<Json<RunView>, Problem> {
     let wait = query::wait(&uri, app.config.max_wait)?;
     if !wait.is_zero() {
         wait_for_end(&app, &run, wait).await?;
@@ -203,13 +194,8 @@ async fn wait_for_end(app: &Arc<App>, run: &RunId, wait: Duration) -> Result<(),
 }
 
 /// `POST /v1/runs/{id}/cancel`
-pub async fn cancel(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Json<RunState>, Problem> {
+pub async fn cancel(State(app): State<Arc<App>>, Id(run): Id, uri: Uri) -> Result<Json<RunState>, Problem> {
     query::none(&uri)?;
-    let run = query::run_id(&id)?;
     match app.backend.cancel(&run).await? {
         Cancelled::Cancelled => Ok(Json(RunState { run_id: run, status: RunStatus::Cancelled })),
         Cancelled::Gone => Err(Problem::no_run(&run)),
