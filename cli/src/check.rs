@@ -4,19 +4,13 @@ use std::path::Path;
 
 use trireme_spec::{Checker, Compiled};
 
-use crate::{
-    command::Check,
-    exit::Failure,
-    settings::Settings,
-    source,
-    stack::Capabilities,
-};
+use crate::{command::Check, exit::Failure, settings::Settings, source, stack::Capabilities};
 
 /// Prints the derived graph of `args.file`, or every error.
 pub async fn check(args: Check, settings: Settings) -> Result<(), Failure> {
     let text = source::read(&args.file)?;
     let capabilities = Capabilities::new(&settings).await?;
-    let compiled = compile(&text, &capabilities).map_err(|failure| place(&args.file, failure));
+    let compiled = compile(&text, &[], &capabilities).map_err(|failure| place(&args.file, failure));
     capabilities.tools.shutdown().await;
     let compiled = compiled?;
     print!("{}", if args.mermaid { compiled.mermaid() } else { compiled.tree() });
@@ -27,9 +21,9 @@ fn place(file: &Path, failure: Failure) -> Failure {
     Failure::usage(format!("{}: {failure}", file.display()))
 }
 
-/// Compiles `text` against the models and tools there are.
-pub fn compile(text: &str, capabilities: &Capabilities) -> Result<Compiled, Failure> {
-    trireme_spec::compile(text, capabilities).map_err(Failure::usage)
+/// Compiles `text`, with `inputs` (`KEY=VALUE`) over its own, against the models and tools there are.
+pub fn compile(text: &str, inputs: &[String], capabilities: &Capabilities) -> Result<Compiled, Failure> {
+    trireme_spec::compile(text, inputs, capabilities).map_err(Failure::usage)
 }
 
 impl Checker for Capabilities {
@@ -50,5 +44,8 @@ impl Checker for Capabilities {
             }
         }
     }
-}
 
+    fn args(&self, tool: &str, args: &serde_json::Value) -> Result<(), String> {
+        self.tools.check(tool, args).map_err(|error| error.to_string())
+    }
+}

@@ -135,9 +135,15 @@ impl Client {
         Err(Failure::new(code, problem(status, &text)))
     }
 
-    async fn json<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Failure> {
+    async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, Failure> {
         let response = self.send(request).await?;
-        response.json().await.map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))
+        response
+            .json()
+            .await
+            .map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))
     }
 
     async fn run(&self, id: &str) -> Result<RunView, Failure> {

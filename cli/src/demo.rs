@@ -34,6 +34,8 @@ pub async fn demo(args: Demo) -> Result<(), Failure> {
         simulator.base_url()
     );
     let sequential = brief(&simulator, true).await?;
+    // both runs draw the same latencies
+    simulator.reset();
     let parallel = brief(&simulator, false).await?;
     simulator.shutdown().await;
     let (sequential_ms, parallel_ms) = (wall(&sequential)?, wall(&parallel)?);
@@ -74,7 +76,7 @@ async fn brief(simulator: &Simulator, sequential: bool) -> Result<RunView, Failu
     let mut settings = settings(&simulator.base_url())?;
     settings.worker.slots = sequential.then_some(1);
     let stack = Stack::start(&settings).await?;
-    let compiled = check::compile(SPEC, &stack.capabilities)?;
+    let compiled = check::compile(SPEC, &[], &stack.capabilities)?;
     let label = if sequential { "one task at a time" } else { "in parallel" };
     eprintln!("{label} ...");
     let mut progress = Progress::new(label, true);

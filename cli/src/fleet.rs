@@ -41,7 +41,9 @@ pub async fn dev(args: Listen, mut settings: Settings) -> Result<(), Failure> {
     .await
     .map_err(|error| Failure::new(Code::Unavailable, error))?;
     eprintln!("listening on http://{} (embedded backend: runs live in this process)", bound.addr());
-    stack.add(|token| async move { bound.run(token).await.map_err(|error| Failure::new(Code::Unavailable, error)) });
+    stack.add(|token| async move {
+        bound.run(token).await.map_err(|error| Failure::new(Code::Unavailable, error))
+    });
     tokio::select! {
         ended = stack.wait() => ended?,
         () = shutdown.cancelled() => {}
@@ -92,7 +94,8 @@ pub async fn worker(args: WorkerArgs, mut settings: Settings) -> Result<(), Fail
             health.store.and(health.broker)
         }
     });
-    let ops = ops.await.map_err(|error| Failure::new(Code::Unavailable, format!("{ops_address}: {error}")))?;
+    let ops =
+        ops.await.map_err(|error| Failure::new(Code::Unavailable, format!("{ops_address}: {error}")))?;
     tracing::info!(address = %ops.addr(), "health and metrics");
     // health and metrics stay up while the worker drains
     let stop_ops = CancellationToken::new();
@@ -127,7 +130,8 @@ async fn connect(
                 if waiting.is_none() {
                     let not_ready = || async { Err("waiting for RabbitMQ and Redis".to_owned()) };
                     let ops = OpsServer::bind(listen, registry.clone(), not_ready).await;
-                    let ops = ops.map_err(|error| Failure::new(Code::Unavailable, format!("{listen}: {error}")))?;
+                    let ops =
+                        ops.map_err(|error| Failure::new(Code::Unavailable, format!("{listen}: {error}")))?;
                     let stop = CancellationToken::new();
                     waiting = Some((stop.clone(), tokio::spawn(ops.run(stop))));
                 }

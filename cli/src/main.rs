@@ -42,6 +42,10 @@ fn main() -> ExitCode {
     };
     // ring is the one provider of the process; a second install would be refused and changes nothing
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // thousands of calls are open at once; the usual soft limit of open files is 1,024
+    if let Err(error) = trireme_simulator::raise_open_files() {
+        eprintln!("trireme: the limit of open files stays as it is: {error}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(exit::Code::Internal, error).report(),
@@ -59,7 +63,8 @@ async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Dev(_) | Command::Coordinator(_) | Command::Worker(_) | Command::Simulate(_) => "info",
         _ => "error",
     };
-    telemetry(level)?;
+    let filter = std::env::var("TRIREME_LOG").unwrap_or_else(|_| level.to_owned());
+    trireme_telemetry::init(trireme_telemetry::Format::Auto, &filter).map_err(Failure::usage)?;
     match command {
         Command::Demo(args) => demo::demo(args).await,
         Command::Run(args) => run::run(args, settings).await,

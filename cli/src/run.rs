@@ -24,12 +24,12 @@ const PAGE: usize = 500;
 
 /// Runs `args.file` and prints its output.
 pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
-    let text = source::with_inputs(&source::read(&args.file)?, &args.inputs)?;
+    let text = source::read(&args.file)?;
     if args.sequential {
         settings.worker.slots = Some(1);
     }
     let stack = Stack::start(&settings).await?;
-    let compiled = match check::compile(&text, &stack.capabilities) {
+    let compiled = match check::compile(&text, &args.inputs, &stack.capabilities) {
         Ok(compiled) => compiled,
         Err(failure) => {
             stack.stop().await?;
@@ -72,7 +72,11 @@ pub async fn execute(
 }
 
 /// Gives every event of a run to `tell`, until its last.
-async fn follow(backend: &Arc<dyn Backend>, run: &RunId, mut tell: impl FnMut(&Event)) -> Result<(), Failure> {
+async fn follow(
+    backend: &Arc<dyn Backend>,
+    run: &RunId,
+    mut tell: impl FnMut(&Event),
+) -> Result<(), Failure> {
     let mut watch = backend.watch(run).await?;
     let mut next = 0;
     loop {

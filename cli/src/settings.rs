@@ -65,7 +65,10 @@ impl Settings {
         Self::from_parts(file, environment)
     }
 
-    fn from_parts(file: Option<&Path>, environment: std::collections::HashMap<String, String>) -> anyhow::Result<Self> {
+    fn from_parts(
+        file: Option<&Path>,
+        environment: std::collections::HashMap<String, String>,
+    ) -> anyhow::Result<Self> {
         let mut builder = config::Config::builder();
         if let Some(file) = file {
             if !file.exists() {
@@ -91,8 +94,12 @@ impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         self.worker.check().map_err(|error| anyhow::anyhow!("worker.{error}"))?;
         match (&self.amqp.url, &self.redis.url) {
-            (Some(_), None) => bail!("amqp.url is set but redis.url is not: a fleet needs both (TRIREME__REDIS__URL)"),
-            (None, Some(_)) => bail!("redis.url is set but amqp.url is not: a fleet needs both (TRIREME__AMQP__URL)"),
+            (Some(_), None) => {
+                bail!("amqp.url is set but redis.url is not: a fleet needs both (TRIREME__REDIS__URL)")
+            }
+            (None, Some(_)) => {
+                bail!("redis.url is set but amqp.url is not: a fleet needs both (TRIREME__AMQP__URL)")
+            }
             _ => Ok(()),
         }
     }

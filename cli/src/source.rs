@@ -19,7 +19,11 @@ pub fn read(file: &Path) -> Result<String, Failure> {
     if file == Path::new("-") {
         std::io::stdin().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     } else {
-        std::fs::File::open(file).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        std::fs::File::open(file)
+            .map_err(failed)?
+            .take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
     }
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Failure::usage(format!("{}: over the limit of 1 MiB", file.display())));
@@ -48,8 +52,10 @@ pub fn with_inputs(text: &str, pairs: &[String]) -> Result<String, Failure> {
     if given.is_empty() {
         return Ok(text.to_owned());
     }
-    let mut spec: Value = serde_saphyr::from_str(text).map_err(|error| Failure::usage(format!("spec: {error}")))?;
-    let input = spec.as_object_mut().map(|spec| spec.entry("input").or_insert_with(|| Value::Object(Map::new())));
+    let mut spec: Value =
+        serde_saphyr::from_str(text).map_err(|error| Failure::usage(format!("spec: {error}")))?;
+    let input =
+        spec.as_object_mut().map(|spec| spec.entry("input").or_insert_with(|| Value::Object(Map::new())));
     let Some(Value::Object(input)) = input else {
         return Err(Failure::usage("--input needs a spec whose `input` is an object"));
     };

@@ -21,7 +21,8 @@ pub fn draw(run: &RunView, colour: bool) -> String {
     let width = run.tasks.iter().map(|task| task.id.as_str().len()).max().unwrap_or(4).clamp(4, 28);
     let mut out = String::new();
     let wall = format!("{:.2} s", span as f64 / 1000.0);
-    let _ = writeln!(out, "{:width$}  {:5} |0 s{:>rest$}|   wait    run", "task", "kind", wall, rest = AXIS - 3);
+    let _ =
+        writeln!(out, "{:width$}  {:5} |0 s{:>rest$}|   wait    run", "task", "kind", wall, rest = AXIS - 3);
     let column = |time: u64| -> usize {
         usize::try_from(time.saturating_sub(start) * AXIS as u64 / span).unwrap_or(AXIS).min(AXIS)
     };
@@ -101,7 +102,10 @@ mod tests {
         .unwrap();
         let drawn = draw(&run, false);
         let lines: Vec<&str> = drawn.lines().collect();
-        assert_eq!(lines[1], format!("a       tool  |{}{}|  500 ms  500 ms *", ".".repeat(24), "#".repeat(24)));
+        assert_eq!(
+            lines[1],
+            format!("a       tool  |{}{}|  500 ms  500 ms *", ".".repeat(24), "#".repeat(24))
+        );
         assert!(lines[2].contains('|') && lines[2].ends_with("* degraded"), "{}", lines[2]);
         assert!(!drawn.contains('\x1b'));
         assert!(draw(&run, true).contains('\x1b'));

@@ -76,6 +76,7 @@ struct Worker {
 fn main() -> anyhow::Result<()> {
     // ring is the one provider of the process; a second install would be refused and changes nothing
     let _ = rustls::crypto::ring::default_provider().install_default();
+    trireme_simulator::raise_open_files()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         match Cli::parse().command {
             Command::Bench(args) => bench(args).await,

@@ -44,5 +44,6 @@ pub fn submit(compiled: &Compiled, id: &str) -> anyhow::Result<Submit> {
 
 fn compile(tasks: Vec<(String, Value)>) -> anyhow::Result<Compiled> {
     let spec = json!({"tasks": tasks.into_iter().collect::<serde_json::Map<_, _>>()}).to_string();
-    trireme_spec::compile_str(&spec).map_err(|errors| anyhow!("workload: {errors}"))
+    trireme_spec::compile(&spec, &[], &trireme_spec::Permissive)
+        .map_err(|errors| anyhow!("workload: {errors}"))
 }

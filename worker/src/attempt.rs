@@ -11,9 +11,7 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Backend, Delivery, Error, Values};
-use trireme_model::{
-    Assignment, Claim, Claimed, Complete, Completed, Fail, Next, Outcome, Payload, Usage,
-};
+use trireme_model::{Assignment, Claim, Claimed, Complete, Completed, Fail, Next, Outcome, Payload, Usage};
 
 use crate::{
     deltas::Deltas,
@@ -122,7 +120,9 @@ impl Shared {
             Ok(Ended::Result { value, usage }) => {
                 self.complete(&assignment, Outcome::Result(value), usage, slot).await
             }
-            Ok(Ended::Expanded) => self.complete(&assignment, Outcome::Expanded, Usage::default(), slot).await,
+            Ok(Ended::Expanded) => {
+                self.complete(&assignment, Outcome::Expanded, Usage::default(), slot).await
+            }
             Ok(Ended::Failed(failure)) => {
                 self.fail(&assignment, failure).await;
                 None

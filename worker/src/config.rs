@@ -54,7 +54,8 @@ impl Config {
             return Err("pools: a worker needs at least one pool, such as {name: llm, slots: 2048}".into());
         }
         for (at, pool) in self.pools.iter().enumerate() {
-            let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+            let valid =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
             if !(1..=64).contains(&pool.name.len()) || !pool.name.bytes().all(valid) {
                 return Err(format!("pools[{at}].name: {:?} is not 1 to 64 of a-z 0-9 _ -", pool.name));
             }

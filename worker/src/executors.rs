@@ -92,12 +92,10 @@ impl Executors {
 /// What the body may refer to: only what it does refer to is read.
 async fn bindings(job: &Job<'_>, body: &Body) -> Result<Bindings, Failure> {
     let assignment = job.assignment;
-    let wanted: Vec<TaskId> = assignment.inputs.iter().filter(|id| body.reads(id)).cloned().collect();
-    let values = if wanted.is_empty() {
-        Vec::new()
-    } else {
-        job.shared.values.get(&assignment.run, &wanted).await?
-    };
+    let child = assignment.arg.is_some();
+    let wanted: Vec<TaskId> = assignment.inputs.iter().filter(|id| body.reads(id, child)).cloned().collect();
+    let values =
+        if wanted.is_empty() { Vec::new() } else { job.shared.values.get(&assignment.run, &wanted).await? };
     let values = wanted.into_iter().zip(values).filter_map(|(id, value)| Some((id, value?))).collect();
     let index = assignment.arg.as_ref().and_then(|_| assignment.task.split_child()).map(|(_, index)| index);
     Ok(Bindings { input: job.shared.input(assignment).await?, values, item: assignment.arg.clone(), index })

@@ -157,9 +157,14 @@ impl Leases {
 
     fn renewals(&self) -> Vec<Renew> {
         let held = self.lock();
-        let each = held.iter().flat_map(|(run, tasks)| tasks.iter().map(move |(task, held)| (run, task, held)));
+        let each =
+            held.iter().flat_map(|(run, tasks)| tasks.iter().map(move |(task, held)| (run, task, held)));
         each.filter(|(_, _, held)| held.why.is_none())
-            .map(|(run, task, held)| Renew { run: run.clone(), task: task.clone(), token: held.token.clone() })
+            .map(|(run, task, held)| Renew {
+                run: run.clone(),
+                task: task.clone(),
+                token: held.token.clone(),
+            })
             .collect()
     }
 

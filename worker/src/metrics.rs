@@ -1,8 +1,6 @@
 //! What a worker counts: name, unit, meaning.
 
-use prometheus::{
-    HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, histogram_opts,
-};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, histogram_opts};
 
 /// The worker's metrics; cheap to clone.
 #[derive(Clone)]
@@ -32,8 +30,8 @@ pub struct Metrics {
 /// 1 ms to 30 min.
 fn buckets() -> Vec<f64> {
     vec![
-        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0,
-        1800.0,
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0,
+        600.0, 1800.0,
     ]
 }
 

@@ -7,10 +7,7 @@ use trireme_model::{FailureClass, Ms, Payload, Usage};
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// Its result.
-    Result {
-        value: Payload,
-        usage: Usage,
-    },
+    Result { value: Payload, usage: Usage },
     /// A map handed over all its children.
     Expanded,
     /// It failed.

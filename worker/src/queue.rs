@@ -39,8 +39,11 @@ pub(crate) struct Slots {
 
 impl Queue {
     pub(crate) fn new(config: &Config) -> Self {
-        let pools: Vec<(String, Arc<Semaphore>)> =
-            config.pools.iter().map(|pool| (pool.name.clone(), Arc::new(Semaphore::new(pool.slots)))).collect();
+        let pools: Vec<(String, Arc<Semaphore>)> = config
+            .pools
+            .iter()
+            .map(|pool| (pool.name.clone(), Arc::new(Semaphore::new(pool.slots))))
+            .collect();
         let lanes = pools.iter().map(|(name, slots)| Lane {
             name: name.clone(),
             slots: slots.clone(),

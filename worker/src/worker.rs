@@ -7,14 +7,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trireme_backend::{Backend, Deliveries, Values};
 
 use crate::{
-    attempt::Shared,
-    config::Config,
-    deltas::Deltas,
-    executors::Executors,
-    inputs::Inputs,
-    leases::Leases,
-    metrics::Metrics,
-    queue::Queue,
+    attempt::Shared, config::Config, deltas::Deltas, executors::Executors, inputs::Inputs, leases::Leases,
+    metrics::Metrics, queue::Queue,
 };
 
 /// How long attempts that are handed back may take to say so.
@@ -77,7 +71,7 @@ impl Worker {
         let duties = self.spawn_duties(&stop_duties);
         let attempts = TaskTracker::new();
         let freed = Arc::new(Notify::new());
-        let mut deliveries = self.consume().await?;
+        let mut deliveries = consume(&self.shared, &self.config).await?;
         loop {
             while let Some((delivery, slot)) = self.queue.pop() {
                 let (shared, freed) = (self.shared.clone(), freed.clone());
@@ -90,7 +84,7 @@ impl Worker {
                 delivery = deliveries.next() => match delivery {
                     Some(delivery) => self.queue.push(delivery),
                     None if shutdown.is_cancelled() => break,
-                    None => deliveries = self.consume().await?,
+                    None => deliveries = consume(&self.shared, &self.config).await?,
                 },
                 () = freed.notified() => {}
                 () = shutdown.cancelled() => break,
@@ -101,11 +95,6 @@ impl Worker {
         duties.close();
         duties.wait().await;
         Ok(())
-    }
-
-    async fn consume(&self) -> Result<Deliveries, Error> {
-        let pools = self.config.pools.iter().map(|pool| (pool.name.clone(), pool.slots)).collect();
-        Ok(self.shared.backend.consume(pools).await?)
     }
 
     /// Stops consuming, waits for the attempts, hands back what is left.
@@ -171,4 +160,9 @@ impl Worker {
         });
         duties
     }
+}
+
+async fn consume(shared: &Shared, config: &Config) -> Result<Deliveries, Error> {
+    let pools = config.pools.iter().map(|pool| (pool.name.clone(), pool.slots)).collect();
+    Ok(shared.backend.consume(pools).await?)
 }

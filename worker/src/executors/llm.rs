@@ -77,10 +77,7 @@ fn request(tools: &Tools, job: &Job<'_>, call: LlmCall) -> Result<ChatRequest, F
         max_tokens: call.max_tokens,
         temperature: call.temperature.map(|temperature| temperature as f32),
         stop: call.stop,
-        metadata: Metadata {
-            run: Some(assignment.run.to_string()),
-            task: Some(assignment.task.to_string()),
-        },
+        metadata: Metadata { run: Some(assignment.run.to_string()), task: Some(assignment.task.to_string()) },
         // the same for every attempt, so that a callee that honours it recognises a repeat
         idempotency_key: Some(format!("{}/{}/0", assignment.run, assignment.task)),
         ..ChatRequest::default()
