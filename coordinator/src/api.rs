@@ -69,9 +69,12 @@ impl App {
     }
 }
 
-/// Every route: its pattern, its methods in lower case, its handlers. The OpenAPI document has to hold the
+/// Its pattern, its methods in lower case, its handlers.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Arc<App>>);
+
+/// Every route. The OpenAPI document has to hold the
 /// same ones; a test compares them.
-fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<App>>)> {
+fn routes() -> Vec<Route> {
     vec![
         ("/v1/runs", &["get", "post"], get(runs::list).post(runs::submit)),
         ("/v1/runs/{id}", &["get"], get(runs::get)),

@@ -40,8 +40,12 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem>
     let health = timeout(HEALTH_LIMIT, AssertUnwindSafe(app.backend.health()).catch_unwind()).await;
     match health {
         Ok(Ok(Health { store, broker })) => {
-            store.err().map(|reason| down("store", reason));
-            broker.err().map(|reason| down("broker", reason));
+            if let Err(reason) = store {
+                down("store", reason);
+            }
+            if let Err(reason) = broker {
+                down("broker", reason);
+            }
         }
         Ok(Err(_)) => down("backend", "the health check panicked".into()),
         Err(_) => down("backend", "no answer within 2 s".into()),

@@ -55,9 +55,14 @@ impl Server {
     }
 
     pub async fn with(config: Config, backend: Arc<dyn Backend>) -> Self {
+        Self::taking(Arc::new(Plain), config, backend).await
+    }
+
+    /// A server that takes another language than [`Plain`].
+    pub async fn taking(intake: Arc<dyn Intake>, config: Config, backend: Arc<dyn Backend>) -> Self {
         // plain HTTP, but the client wants a TLS provider all the same
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let coordinator = Coordinator::new(config, backend, Arc::new(Plain), Registry::new()).unwrap();
+        let coordinator = Coordinator::new(config, backend, intake, Registry::new()).unwrap();
         let bound = coordinator.bind().await.unwrap();
         let base = format!("http://{}", bound.addr());
         let stop = CancellationToken::new();

@@ -1,14 +1,15 @@
 //! Starting runs, and starting them once.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use futures::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use trireme_coordinator::run_of_key;
+use trireme_coordinator::{SpecIntake, run_of_key};
+use trireme_spec::Permissive;
 
 use super::{
-    server::{Server, embedded, soon},
+    server::{Server, embedded, soon, unhurried},
     worker::Worker,
 };
 
@@ -116,4 +117,53 @@ async fn checking_shows_the_graph_and_starts_nothing() {
     let tasks = [task("a", &[]), task("b", &[]), task("c", &["a", "b"])];
     assert_eq!(checked, json!({"name": "n", "deadline_ms": null, "tasks": tasks}));
     assert_eq!(server.json("/v1/runs").await, json!({"runs": []}));
+}
+
+#[tokio::test]
+async fn run_specs_are_taken_as_they_are_documented() {
+    let intake = Arc::new(SpecIntake::new(Arc::new(Permissive)));
+    let server = Server::taking(intake, unhurried(), embedded()).await;
+    let spec = r#"
+name: brief
+input: {company: Acme}
+deadline: 30s
+tasks:
+  news: {tool: {name: search, args: {q: "{{ input.company }} news"}}, fallback: []}
+  filings: {tool: {name: search, args: {q: "{{ input.company }} 10-K"}}}
+  facts: {join: {from: [news, filings], need: all, within: 4s, on_miss: partial}}
+  brief: {llm: {model: best, prompt: "Brief: {{ facts }}"}}
+output: "{{ brief.text }}"
+"#;
+    let request = server.request(Method::POST, "/v1/check").header("content-type", "application/yaml");
+    let checked: Value = soon("an answer", request.body(spec).send()).await.unwrap().json().await.unwrap();
+    let inputs = |id: &str| {
+        let task = checked["tasks"].as_array().unwrap().iter().find(|task| task["id"] == id).unwrap();
+        task["inputs"].clone()
+    };
+    assert_eq!((&checked["name"], &checked["deadline_ms"]), (&json!("brief"), &json!(30_000)));
+    assert_eq!(
+        (inputs("news"), inputs("facts"), inputs("brief")),
+        (json!([]), json!(["news", "filings"]), json!(["facts"]))
+    );
+
+    assert_eq!(post(&server, Some("application/yaml"), "k", spec).await.status(), 202);
+    assert_eq!(post(&server, Some("application/yaml"), "k", spec).await.status(), 200);
+    let view = server.json(&format!("/v1/runs/{}", run_of_key("k"))).await;
+    assert_eq!((&view["name"], &view["status"]), (&json!("brief"), &json!("running")));
+    let of_task = |id: &str| {
+        view["tasks"].as_array().unwrap().iter().find(|task| task["id"] == id).unwrap()["status"].clone()
+    };
+    assert_eq!(
+        (of_task("news"), of_task("filings"), of_task("brief")),
+        (json!("ready"), json!("ready"), json!("waiting"))
+    );
+
+    let broken =
+        spec.replace("[news, filings]", "[news, fillings]").replace("name: brief\n", "nmae: brief\n");
+    let response = post(&server, Some("application/yaml"), "", &broken).await;
+    assert_eq!(response.status(), 422);
+    let problem: Value = response.json().await.unwrap();
+    let paths: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["nmae", "tasks.facts.join.from[1]"], "{problem}");
 }
