@@ -6,9 +6,7 @@ mod wire;
 use serde_json::Value;
 use trireme_model::{Payload, TaskId, limits::MAX_WIDTH, merge::Merge};
 
-use crate::{
-    template::{Json, Text, path, scope::Scope},
-};
+use crate::template::{Json, Text, path, scope::Scope};
 
 pub(crate) use wire::{LlmWire, MapWire, MessageWire, ToolWire, Wire};
 
@@ -205,7 +203,9 @@ impl Body {
 impl Work {
     fn of(wire: Wire) -> Result<Self, String> {
         match wire {
-            Wire { llm: Some(llm), tool: None, map: None, .. } => Llm::of(llm).map(|llm| Self::Llm(Box::new(llm))),
+            Wire { llm: Some(llm), tool: None, map: None, .. } => {
+                Llm::of(llm).map(|llm| Self::Llm(Box::new(llm)))
+            }
             Wire { llm: None, tool: Some(tool), map: None, .. } => {
                 let args = tool.args.parse().map_err(|error| error.to_string())?;
                 Ok(Self::Tool { name: tool.name, args: Json::parse(args)? })
@@ -265,7 +265,11 @@ impl Llm {
             max_tokens: wire.max_tokens,
             temperature: wire.temperature,
             stop: wire.stop.into_iter().map(Text::parse).collect::<Result<_, _>>()?,
-            schema: wire.schema.map(|schema| schema.parse()).transpose().map_err(|error| error.to_string())?,
+            schema: wire
+                .schema
+                .map(|schema| schema.parse())
+                .transpose()
+                .map_err(|error| error.to_string())?,
             tools: wire.tools,
             stream: wire.stream,
         })
@@ -279,7 +283,11 @@ impl Llm {
         };
         let mut messages = Vec::with_capacity(self.messages.len());
         for (at, (role, content)) in self.messages.iter().enumerate() {
-            let place = if self.messages.len() == 1 { "prompt".to_owned() } else { format!("messages[{at}].content") };
+            let place = if self.messages.len() == 1 {
+                "prompt".to_owned()
+            } else {
+                format!("messages[{at}].content")
+            };
             messages.push(Message { role: *role, content: content.render(scope, &place)? });
         }
         Ok(LlmCall {

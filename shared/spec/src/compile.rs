@@ -148,7 +148,8 @@ impl<'s> Compiler<'s> {
         match Graph::new(tasks) {
             Ok(graph) => Some(graph),
             Err(InvalidGraph::Cycle(cycle)) => {
-                let place = cycle.first().and_then(|id| self.index.get(id.as_str())).map(|at| spec.tasks[*at].place);
+                let place =
+                    cycle.first().and_then(|id| self.index.get(id.as_str())).map(|at| spec.tasks[*at].place);
                 self.report.add("tasks", place, describe_cycle(&cycle));
                 None
             }
@@ -230,4 +231,3 @@ fn describe_cycle(cycle: &[TaskId]) -> String {
     names.extend(names.first().copied());
     format!("tasks wait for each other in a cycle: {}", names.join(" -> "))
 }
-

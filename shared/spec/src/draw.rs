@@ -19,13 +19,15 @@ impl Compiled {
         let what: HashMap<&TaskId, String> = tasks.iter().map(|task| (&task.id, what(task))).collect();
         let broad = what.values().map(|what| what.chars().count()).max().unwrap_or(0);
         for level in 0..depth {
-            let here: Vec<&TaskSpec> = tasks.iter().filter(|task| levels.get(&task.id) == Some(&level)).collect();
+            let here: Vec<&TaskSpec> =
+                tasks.iter().filter(|task| levels.get(&task.id) == Some(&level)).collect();
             let many = if here.len() > 1 { format!(" ({} at once)", here.len()) } else { String::new() };
             // writing into a String can't fail
             let _ = writeln!(text, "level {}{many}", level + 1);
             for task in here {
                 let inputs: Vec<&str> = task.inputs.iter().map(TaskId::as_str).collect();
-                let from = if inputs.is_empty() { String::new() } else { format!("<- {}", inputs.join(", ")) };
+                let from =
+                    if inputs.is_empty() { String::new() } else { format!("<- {}", inputs.join(", ")) };
                 let line = format!("  {:wide$}  {:broad$}  {from}", task.id.as_str(), what[&task.id]);
                 let _ = writeln!(text, "{}", line.trim_end());
             }
@@ -66,7 +68,8 @@ fn levels(tasks: &[TaskSpec]) -> HashMap<&TaskId, usize> {
         }
     }
     let mut levels: HashMap<&TaskId, usize> = HashMap::with_capacity(tasks.len());
-    let mut open: Vec<&TaskId> = tasks.iter().filter(|task| task.inputs.is_empty()).map(|task| &task.id).collect();
+    let mut open: Vec<&TaskId> =
+        tasks.iter().filter(|task| task.inputs.is_empty()).map(|task| &task.id).collect();
     while let Some(id) = open.pop() {
         let level = *levels.entry(id).or_insert(0);
         for next in successors.get(id).into_iter().flatten() {
@@ -101,7 +104,9 @@ fn what(task: &TaskSpec) -> String {
 
 fn call(wire: &Wire) -> String {
     match wire {
-        Wire { llm: Some(llm), .. } => format!("llm {}{}", llm.model, if llm.stream { ", streamed" } else { "" }),
+        Wire { llm: Some(llm), .. } => {
+            format!("llm {}{}", llm.model, if llm.stream { ", streamed" } else { "" })
+        }
         Wire { tool: Some(tool), .. } => format!("tool {}", tool.name),
         _ => "unknown".to_owned(),
     }
@@ -114,7 +119,8 @@ fn policy_of(policy: &JoinPolicy) -> String {
         Need::Count(count) => format!("need {count}"),
     };
     if let Some(within) = policy.within {
-        let _ = write!(text, " within {}", humantime::format_duration(std::time::Duration::from_millis(within)));
+        let _ =
+            write!(text, " within {}", humantime::format_duration(std::time::Duration::from_millis(within)));
     }
     match policy.on_miss {
         OnMiss::Fail => {}

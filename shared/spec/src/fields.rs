@@ -97,7 +97,11 @@ pub(crate) fn name(node: &Node, path: &str, report: &mut Report) -> Option<Strin
     if (1..=MAX_NAME_BYTES).contains(&text.len()) {
         return Some(text);
     }
-    report.add(path, Some(node.place), format!("a name has 1 to {MAX_NAME_BYTES} bytes, this one {}", text.len()));
+    report.add(
+        path,
+        Some(node.place),
+        format!("a name has 1 to {MAX_NAME_BYTES} bytes, this one {}", text.len()),
+    );
     None
 }
 
@@ -121,13 +125,22 @@ pub(crate) fn flag(node: &Node, path: &str, report: &mut Report) -> Option<bool>
 }
 
 /// A whole number within `bounds`.
-pub(crate) fn integer(node: &Node, path: &str, bounds: RangeInclusive<u64>, report: &mut Report) -> Option<u64> {
+pub(crate) fn integer(
+    node: &Node,
+    path: &str,
+    bounds: RangeInclusive<u64>,
+    report: &mut Report,
+) -> Option<u64> {
     let Data::Number(number) = &node.data else { return wrong(node, path, "a whole number", report) };
     match number.parse::<u64>() {
         Ok(number) if bounds.contains(&number) => Some(number),
         _ => {
-            let message =
-                format!("expected a whole number from {} to {}, got {}", bounds.start(), bounds.end(), quoted(number));
+            let message = format!(
+                "expected a whole number from {} to {}, got {}",
+                bounds.start(),
+                bounds.end(),
+                quoted(number)
+            );
             report.add(path, Some(node.place), message);
             None
         }
@@ -135,13 +148,22 @@ pub(crate) fn integer(node: &Node, path: &str, bounds: RangeInclusive<u64>, repo
 }
 
 /// A number within `bounds`.
-pub(crate) fn number(node: &Node, path: &str, bounds: RangeInclusive<f64>, report: &mut Report) -> Option<f64> {
+pub(crate) fn number(
+    node: &Node,
+    path: &str,
+    bounds: RangeInclusive<f64>,
+    report: &mut Report,
+) -> Option<f64> {
     let Data::Number(number) = &node.data else { return wrong(node, path, "a number", report) };
     match number.parse::<f64>() {
         Ok(number) if bounds.contains(&number) => Some(number),
         _ => {
-            let message =
-                format!("expected a number from {} to {}, got {}", bounds.start(), bounds.end(), quoted(number));
+            let message = format!(
+                "expected a number from {} to {}, got {}",
+                bounds.start(),
+                bounds.end(),
+                quoted(number)
+            );
             report.add(path, Some(node.place), message);
             None
         }
@@ -171,14 +193,23 @@ pub(crate) fn duration(node: &Node, path: &str, report: &mut Report) -> Option<M
 }
 
 /// One of a few words.
-pub(crate) fn choice<T: Copy>(node: &Node, path: &str, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+pub(crate) fn choice<T: Copy>(
+    node: &Node,
+    path: &str,
+    words: &[(&str, T)],
+    report: &mut Report,
+) -> Option<T> {
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let Data::Text(given) = &node.data else {
         return wrong(node, path, &format!("one of {}", list(&known)), report);
     };
     let found = words.iter().find(|(word, _)| word == given).map(|(_, value)| *value);
     if found.is_none() {
-        report.add(path, Some(node.place), format!("expected one of {}, got {}", list(&known), quoted(given)));
+        report.add(
+            path,
+            Some(node.place),
+            format!("expected one of {}, got {}", list(&known), quoted(given)),
+        );
     }
     found
 }

@@ -57,7 +57,8 @@ pub(crate) fn parse(text: &str) -> Result<Parsed, Invalid> {
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // `{a: 1}` is YAML in flow form; whoever opens a quote after the brace means JSON, and gets its errors
-    let json = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with(['"', '}']));
+    let json =
+        text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with(['"', '}']));
     if json { json::parse(text) } else { yaml::parse(text) }
 }
 

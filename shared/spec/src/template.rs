@@ -81,7 +81,9 @@ impl Text {
         let analysis = analyse(&source)?;
         match analysis.parts {
             Some(parts) => Ok(Self::Parts(parts)),
-            None => Ok(Self::Whole { roots: analysis.roots.into_iter().map(|root| root.name).collect(), source }),
+            None => {
+                Ok(Self::Whole { roots: analysis.roots.into_iter().map(|root| root.name).collect(), source })
+            }
         }
     }
 

@@ -92,7 +92,8 @@ impl Compiler<'_> {
 
     fn known(&self, name: &str, in_map: bool) -> String {
         let tasks = self.spec.tasks.iter().map(|task| task.id.as_str());
-        let bound = ["input"].into_iter().chain(if in_map { &["item", "index"][..] } else { &[] }.iter().copied());
+        let bound =
+            ["input"].into_iter().chain(if in_map { &["item", "index"][..] } else { &[] }.iter().copied());
         hint(name, bound.chain(tasks))
     }
 
@@ -115,7 +116,8 @@ impl Compiler<'_> {
         };
         if !fields.contains(&key.as_str()) {
             let hint = hint(key, fields);
-            let message = format!("`{reference}` does not exist: `{}` has no field `{key}`{hint}", reference.root);
+            let message =
+                format!("`{reference}` does not exist: `{}` has no field `{key}`{hint}", reference.root);
             self.report.add(path, Some(place), message);
         }
     }

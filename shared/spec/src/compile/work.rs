@@ -14,7 +14,9 @@ use crate::{
 impl<'s> Compiler<'s> {
     pub(super) fn llm(&mut self, llm: &'s spec::Llm, in_map: bool, inputs: &mut Inputs) -> Wire {
         let (model, aliases) = self.model(&llm.model, in_map, inputs);
-        for source in llm.system.iter().chain(llm.messages.iter().map(|(_, content)| content)).chain(&llm.stop) {
+        for source in
+            llm.system.iter().chain(llm.messages.iter().map(|(_, content)| content)).chain(&llm.stop)
+        {
             self.source(source, in_map, inputs);
         }
         for tool in &llm.tools {
@@ -87,7 +89,8 @@ impl<'s> Compiler<'s> {
             Ok(()) => {
                 let (path, place) =
                     tool.args.as_ref().map_or((&name.path, name.place), |(node, path)| (path, node.place));
-                let value = tool.args.as_ref().map_or_else(|| serde_json::json!({}), |(node, _)| node.value());
+                let value =
+                    tool.args.as_ref().map_or_else(|| serde_json::json!({}), |(node, _)| node.value());
                 if !has_template(&value)
                     && let Err(message) = self.checker.args(&name.text, &value)
                 {
@@ -115,7 +118,9 @@ impl<'s> Compiler<'s> {
         let (over, over_path) = &map.over;
         if let Data::Text(text) = &over.data {
             let analysis = self.template(text, over_path, over.place, false, inputs);
-            let whole = analysis.as_ref().is_none_or(|found| found.parts.as_ref().is_some_and(|parts| parts.len() == 1));
+            let whole = analysis
+                .as_ref()
+                .is_none_or(|found| found.parts.as_ref().is_some_and(|parts| parts.len() == 1));
             if !is_template(text) || !whole {
                 let message = "expected a list, or exactly one reference such as `{{ news.items }}`: anything around \
                                it makes it text";

@@ -16,7 +16,8 @@ struct Reader<'t> {
 
 /// Reads `text`, which must be one JSON value.
 pub(crate) fn parse(text: &str) -> Result<Parsed, Invalid> {
-    let mut reader = Reader { text, at: 0, line: 1, line_start: 0, path: String::new(), problems: Vec::new() };
+    let mut reader =
+        Reader { text, at: 0, line: 1, line_start: 0, path: String::new(), problems: Vec::new() };
     reader.blank();
     let root = reader.value(0)?;
     reader.blank();

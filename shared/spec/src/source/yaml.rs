@@ -170,7 +170,9 @@ impl Reader {
         if self.copied > MAX_COPIED || self.copied_bytes > MAX_COPIED_BYTES {
             return self.stop(
                 place,
-                format!("anchors and aliases stand for more than {MAX_COPIED} values or {MAX_COPIED_BYTES} bytes"),
+                format!(
+                    "anchors and aliases stand for more than {MAX_COPIED} values or {MAX_COPIED_BYTES} bytes"
+                ),
             );
         }
         Ok(())
@@ -182,10 +184,9 @@ fn size(node: &Node) -> (usize, usize) {
     match &node.data {
         Data::Text(text) | Data::Number(text) => (1, text.len()),
         Data::List(items) => items.iter().map(size).fold((1, 0), add),
-        Data::Map(entries) => entries
-            .iter()
-            .map(|entry| add(size(&entry.value), (0, entry.key.len())))
-            .fold((1, 0), add),
+        Data::Map(entries) => {
+            entries.iter().map(|entry| add(size(&entry.value), (0, entry.key.len()))).fold((1, 0), add)
+        }
         _ => (1, 0),
     }
 }
@@ -241,7 +242,9 @@ fn number(text: &str) -> Option<Result<String, ()>> {
             && !rest.is_empty()
             && rest.chars().all(|digit| digit.is_digit(radix))
         {
-            return Some(u64::from_str_radix(rest, radix).map(|number| format!("{sign}{number}")).map_err(drop));
+            return Some(
+                u64::from_str_radix(rest, radix).map(|number| format!("{sign}{number}")).map_err(drop),
+            );
         }
     }
     let (mantissa, exponent) = digits.split_once(['e', 'E']).map_or((digits, ""), |(m, e)| (m, e));

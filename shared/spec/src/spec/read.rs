@@ -3,7 +3,8 @@
 use trireme_model::{Payload, Priority, limits::MAX_TASKS};
 
 use super::{
-    BUDGET, DEFAULTS, MAX_ATTEMPTS, MAX_BACKOFF_MS, Name, RESERVED, RETRY, SPEC, Settings, Spec, TASK, Task, Work, work,
+    BUDGET, DEFAULTS, MAX_ATTEMPTS, MAX_BACKOFF_MS, Name, RESERVED, RETRY, SPEC, Settings, Spec, TASK, Task,
+    Work, work,
 };
 use crate::{
     fields::{Fields, choice, duration, integer, items, name, number, object, pool},
@@ -17,12 +18,12 @@ const PRIORITIES: &[(&str, Priority)] = &[("normal", Priority::Normal), ("high",
 /// Reads a whole spec; `None` when there are no tasks to speak of.
 pub(super) fn spec(root: &Node, report: &mut Report) -> Option<Spec> {
     let fields = Fields::of(root, "", SPEC, report)?;
-    let budget =
-        fields.read("budget", report, |node, path, report| Fields::of(node, path, BUDGET, report));
+    let budget = fields.read("budget", report, |node, path, report| Fields::of(node, path, BUDGET, report));
     let (tokens, usd) = budget.map_or((None, None), |budget| {
         let tokens =
             budget.read("tokens", report, |node, path, report| integer(node, path, 1..=u64::MAX, report));
-        let usd = budget.read("usd", report, |node, path, report| number(node, path, 0.000_001..=1e9, report));
+        let usd =
+            budget.read("usd", report, |node, path, report| number(node, path, 0.000_001..=1e9, report));
         (tokens, usd)
     });
     let mut spec = Spec {
@@ -137,7 +138,9 @@ pub(super) fn settings(fields: &Fields<'_>, report: &mut Report) -> Settings {
     let (mut attempts, mut backoff) = (None, None);
     if let Some(retry) = retry {
         attempts = retry
-            .read("attempts", report, |node, path, report| integer(node, path, 1..=MAX_ATTEMPTS.into(), report))
+            .read("attempts", report, |node, path, report| {
+                integer(node, path, 1..=MAX_ATTEMPTS.into(), report)
+            })
             .map(|attempts| attempts as u32);
         backoff = retry.read("backoff", report, duration);
         if let (Some(over @ MAX_BACKOFF_MS..), Some((node, path))) = (backoff, retry.get("backoff"))

@@ -1,6 +1,6 @@
 //! Reads what a task does.
 
-use trireme_model::{JoinPolicy, Need, OnMiss, merge::Form, limits::MAX_WIDTH};
+use trireme_model::{JoinPolicy, Need, OnMiss, limits::MAX_WIDTH, merge::Form};
 
 use super::{
     AT_ONCE, DO, Gather, JOIN, Join, LLM, Llm, MAP, MESSAGE, Map, Name, Source, TOOL, Tool, Work,
@@ -82,9 +82,8 @@ fn llm(node: &Node, path: &str, report: &mut Report) -> Option<Llm> {
         temperature: fields
             .read("temperature", report, |node, path, report| number(node, path, 0.0..=2.0, report)),
         stop: fields.read("stop", report, stops).unwrap_or_default(),
-        schema: fields.read("schema", report, |node, path, report| {
-            object(node, path, report).map(|_| node.payload())
-        }),
+        schema: fields
+            .read("schema", report, |node, path, report| object(node, path, report).map(|_| node.payload())),
         tools: fields
             .read("tools", report, |node, path, report| {
                 at_most(node, path, MAX_LIST, report);
@@ -113,9 +112,8 @@ fn messages(node: &Node, path: &str, report: &mut Report) -> Option<Vec<(Role, S
     for (at, item) in items.iter().enumerate() {
         let path = format!("{path}[{at}]");
         let Some(fields) = Fields::of(item, &path, MESSAGE, report) else { continue };
-        let role = fields
-            .need("role", report)
-            .and_then(|(node, path)| choice(node, &path, Role::NAMES, report));
+        let role =
+            fields.need("role", report).and_then(|(node, path)| choice(node, &path, Role::NAMES, report));
         let content = fields.need("content", report).and_then(|(node, path)| source(node, &path, report));
         if let (Some(role), Some(content)) = (role, content) {
             messages.push((role, content));
@@ -158,7 +156,9 @@ fn join_of(node: &Node, path: &str, report: &mut Report) -> Option<Join> {
 
 fn from(node: &Node, path: &str, report: &mut Report) -> Option<Vec<(String, Name)>> {
     let from: Vec<(String, Name)> = match &node.data {
-        Data::List(_) => names(node, path, report)?.into_iter().map(|name| (name.text.clone(), name)).collect(),
+        Data::List(_) => {
+            names(node, path, report)?.into_iter().map(|name| (name.text.clone(), name)).collect()
+        }
         Data::Map(entries) => {
             let mut from = Vec::new();
             for entry in entries {
@@ -170,7 +170,8 @@ fn from(node: &Node, path: &str, report: &mut Report) -> Option<Vec<(String, Nam
             from
         }
         _ => {
-            let message = format!("expected a list of tasks, or an object of names and tasks, got {}", node.kind());
+            let message =
+                format!("expected a list of tasks, or an object of names and tasks, got {}", node.kind());
             report.add(path, Some(node.place), message);
             return None;
         }

@@ -72,8 +72,7 @@ pub(crate) fn analyse(source: &str) -> Result<Analysis, String> {
 }
 
 fn compile(source: &str) -> Result<Part, String> {
-    let compiled =
-        engine().compile_expression_owned(source.to_owned()).map_err(|error| describe(&error))?;
+    let compiled = engine().compile_expression_owned(source.to_owned()).map_err(|error| describe(&error))?;
     let mut roots: Vec<String> = compiled.undeclared_variables(false).into_iter().collect();
     roots.sort();
     Ok(Part::Expression { compiled, roots, source: source.trim().to_owned() })
@@ -242,8 +241,10 @@ impl<'s> Walk<'s> {
                 self.body(&block.body)
             }
             ast::Stmt::Do(call) => self.call(&call.call),
-            _ => Err("include, import, extends, block, macro, call and autoescape are not supported in templates"
-                .to_owned()),
+            _ => Err(
+                "include, import, extends, block, macro, call and autoescape are not supported in templates"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -252,7 +253,11 @@ impl<'s> Walk<'s> {
             && !GLOBALS.contains(&var.id)
             && !self.names.iter().any(|names| names.contains(var.id))
         {
-            return Err(format!("unknown function `{}`{}", var.id, crate::problem::hint(var.id, GLOBALS.iter().copied())));
+            return Err(format!(
+                "unknown function `{}`{}",
+                var.id,
+                crate::problem::hint(var.id, GLOBALS.iter().copied())
+            ));
         }
         self.expression(&call.expr)?;
         self.arguments(&call.args)
@@ -270,7 +275,8 @@ impl<'s> Walk<'s> {
     fn expression(&mut self, expression: &ast::Expr<'s>) -> Result<(), String> {
         match expression {
             ast::Expr::Var(var) => {
-                let bound = GLOBALS.contains(&var.id) || self.names.iter().any(|names| names.contains(var.id));
+                let bound =
+                    GLOBALS.contains(&var.id) || self.names.iter().any(|names| names.contains(var.id));
                 if !bound && self.seen.insert(var.id) {
                     let span = var.span();
                     self.roots.push(Root {

@@ -121,7 +121,10 @@ fn json_of(value: &Value, texts: bool) -> Result<Json, minijinja::Error> {
         ValueKind::Number if value.as_i64().is_none() => {
             let number = serde_json::to_value(value).ok().filter(Json::is_number);
             number.ok_or_else(|| {
-                minijinja::Error::new(ErrorKind::BadSerialization, format!("{value} is not a number that JSON can hold"))
+                minijinja::Error::new(
+                    ErrorKind::BadSerialization,
+                    format!("{value} is not a number that JSON can hold"),
+                )
             })
         }
         _ => serde_json::to_value(value)

@@ -6,10 +6,7 @@ use minijinja::{ErrorKind, Expression, Value};
 use serde_json::value::RawValue;
 use trireme_model::Payload;
 
-use super::{
-    MAX_RENDERED_BYTES, engine,
-    path::Path,
-};
+use super::{MAX_RENDERED_BYTES, engine, path::Path};
 use crate::{Bindings, RenderError};
 
 /// The values of one call. Parsed values are kept while it is rendered.
@@ -117,9 +114,10 @@ fn failure(error: &minijinja::Error, subject: &str, place: &str) -> RenderError 
     let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
     let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
     match error.kind() {
-        ErrorKind::UndefinedError => {
-            RenderError::Missing { place, reason: format!("{subject} refers to something that does not exist{line}{detail}") }
-        }
+        ErrorKind::UndefinedError => RenderError::Missing {
+            place,
+            reason: format!("{subject} refers to something that does not exist{line}{detail}"),
+        },
         ErrorKind::OutOfFuel => RenderError::Endless { place },
         ErrorKind::WriteFailure => RenderError::TooLarge { place },
         kind => RenderError::Template { place, reason: format!("{subject} failed{line}: {kind}{detail}") },

@@ -1,0 +1,116 @@
+//! Whatever text comes in, the answer is a graph or a list of problems: never a panic, never a stack used up.
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, path::Path, sync::LazyLock};
+
+use proptest::prelude::*;
+use trireme_model::Payload;
+use trireme_spec::{Bindings, Body, Permissive, Spec, compile};
+
+static EXAMPLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut texts: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    texts.sort();
+    assert!(texts.len() >= 6);
+    texts
+});
+
+/// Compiles, draws and renders as far as it goes; every problem must have words.
+fn run(text: &str) {
+    match compile(text, &[], &Permissive) {
+        Ok(compiled) => {
+            assert!(compiled.tree().lines().count() > compiled.graph.tasks().len());
+            assert!(compiled.mermaid().starts_with("flowchart LR"));
+            for task in compiled.graph.tasks() {
+                let values =
+                    task.inputs.iter().map(|id| (id.clone(), Payload::from_json("[{\"a\":[1]},\"x\"]")));
+                let bindings = Bindings {
+                    input: compiled.input.clone(),
+                    values: values.collect(),
+                    ..Bindings::default()
+                };
+                // a compiled body is one that the worker can read
+                let body = Body::parse(&task.body).unwrap();
+                let _ = body.call(&bindings);
+                let _ =
+                    body.call(&Bindings { item: Some(Payload::from_json("{}")), index: Some(0), ..bindings });
+            }
+            assert!(serde_json::from_slice::<serde_json::Value>(compiled.input.as_bytes()).is_ok());
+        }
+        Err(invalid) => {
+            assert!(!invalid.problems.is_empty());
+            assert!(invalid.problems.iter().all(|problem| !problem.message.is_empty()));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text(text in any::<String>()) {
+        run(&text);
+    }
+
+    #[test]
+    fn text_of_the_alphabet_of_specs(text in "([-{}\\[\\],:&*!|>'\"#%@`\\\\~ \n\t0-9a-f]|tasks|tool|: |\n  |\\{\\{|\\}\\}){0,60}") {
+        run(&text);
+    }
+
+    #[test]
+    fn any_template(body in "([a-z0-9.()\\[\\]'\"|~+*/%<>=!,:{} -]|\\{\\{ | \\}\\}|\\{% | %\\}|for |in |if |endif|endfor|else|set |input|item|a|range|\\| *join|\\| *tojson){0,40}") {
+        let text = serde_json::json!({
+            "input": {"a": [1, {"b": "c"}]},
+            "tasks": {
+                "a": {"tool": {"name": "value", "args": {"value": 1}}},
+                "b": {"tool": {"name": "value", "args": {"value": body}}},
+                "c": {"map": {"over": [1], "do": {"llm": {"model": "m", "prompt": format!("{{{{ item }}}}{body}")}}}},
+            },
+        });
+        run(&text.to_string());
+    }
+
+    #[test]
+    fn examples_with_something_changed(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        cut in 0_usize..20,
+        insert in prop_oneof!["[\\x00-\\x7f]{0,4}", "(\\{\\{ ?[a-z]{0,6} ?\\}\\}|- |: |\n|null|-1|1e999|\\[|\\{|&a |\\*a)"],
+    ) {
+        let text = which.get(&EXAMPLES);
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let from = *at.get(&starts);
+        let to = starts.iter().copied().find(|start| *start >= from + cut).unwrap_or(text.len());
+        run(&format!("{}{insert}{}", &text[..from], &text[to..]));
+    }
+
+    #[test]
+    fn any_input_value_reaches_the_run(value in any::<String>(), key in "[^=]{1,40}") {
+        let mut spec = Spec::parse("tasks: {a: {tool: {name: noop}}}").unwrap();
+        spec.set_input(&format!("{key}={value}")).unwrap();
+        let compiled = spec.compile(&Permissive).unwrap();
+        let input: serde_json::Value = compiled.input.parse().unwrap();
+        match serde_json::from_str::<serde_json::Value>(&value) {
+            // the reader refuses what it can't keep: duplicate keys, and more than 64 levels
+            Ok(json) if json.is_number() || json.is_boolean() || json.is_null() => prop_assert_eq!(&input[&key], &json),
+            Ok(_) => {}
+            Err(_) => prop_assert_eq!(&input[&key], &serde_json::Value::String(value)),
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_digits(number in "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,20})?") {
+        for text in [
+            format!("input: {{n: {number}}}\ntasks: {{a: {{map: {{over: [1], do: {{tool: {{name: noop}}}}}}}}}}"),
+            format!("{{\"input\": {{\"n\": {number}}}, \"tasks\": {{\"a\": {{\"tool\": {{\"name\": \"noop\"}}}}}}}}"),
+        ] {
+            let compiled = compile(&text, &[], &Permissive).unwrap();
+            prop_assert_eq!(format!("{:?}", compiled.input), format!("{{\"n\":{number}}}"));
+        }
+    }
+}
