@@ -85,10 +85,8 @@ impl Supervised {
         if let Some(out) = shell.stdout.take() {
             BufReader::new(out).read_line(&mut line)?;
         }
-        let pid = line
-            .trim()
-            .parse()
-            .map_err(|_| std::io::Error::other("the supervising shell gave no pid"))?;
+        let pid =
+            line.trim().parse().map_err(|_| std::io::Error::other("the supervising shell gave no pid"))?;
         Ok(Self { shell, pipe, pid })
     }
 
@@ -118,23 +116,15 @@ impl Drop for Supervised {
 /// # Errors
 /// [`Error::Io`] when there is no such process.
 pub fn signal(pid: u32, signal: &str) -> Result<(), Error> {
-    let done = Command::new("kill")
-        .arg(format!("-{signal}"))
-        .arg(pid.to_string())
-        .stderr(Stdio::null())
-        .status()?;
-    if done.success() {
-        Ok(())
-    } else {
-        Err(std::io::Error::other(format!("no process {pid}")).into())
-    }
+    let done =
+        Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).stderr(Stdio::null()).status()?;
+    if done.success() { Ok(()) } else { Err(std::io::Error::other(format!("no process {pid}")).into()) }
 }
 
 /// Whether a process exists and has not ended (one that ended but was not yet collected does not run).
 pub fn runs(pid: u32) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    text.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    text.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Path of an installed program, looked for in `PATH` and in the usual system folders.
@@ -144,19 +134,11 @@ pub fn runs(pid: u32) -> bool {
 pub fn installed(program: &str, package: &'static str) -> Result<String, Error> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
-        .chain([
-            "/usr/bin",
-            "/usr/sbin",
-            "/usr/local/bin",
-            "/opt/homebrew/bin",
-        ])
+        .chain(["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin"])
         .map(|dir| Path::new(dir).join(program))
         .find(|file| file.is_file())
         .map(|file| file.to_string_lossy().into_owned())
-        .ok_or_else(|| Error::NotInstalled {
-            program: program.to_owned(),
-            package,
-        })
+        .ok_or_else(|| Error::NotInstalled { program: program.to_owned(), package })
 }
 
 /// Whether a server on `address` answers `greeting` with something that starts with `answer`.
@@ -191,13 +173,7 @@ pub fn wait_until(
             let log = std::fs::read_to_string(dir.join("output.log")).unwrap_or_default();
             let from = log.len().saturating_sub(2_000);
             let log = log.get(from..).unwrap_or_default().to_owned();
-            return Err(Error::NotInTime {
-                what,
-                address,
-                state,
-                limit,
-                log,
-            });
+            return Err(Error::NotInTime { what, address, state, limit, log });
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -51,9 +51,7 @@ impl PrivateRabbit {
     /// # Errors
     /// When RabbitMQ is not installed or does not answer within 120 s.
     pub fn start() -> Result<Self, Error> {
-        let dir = tempfile::Builder::new()
-            .prefix("trireme-rabbit-")
-            .tempdir()?;
+        let dir = tempfile::Builder::new().prefix("trireme-rabbit-").tempdir()?;
         let epmd_dir = tempfile::Builder::new().prefix("trireme-epmd-").tempdir()?;
         let address = SocketAddr::from(([127, 0, 0, 1], crate::free_port()?));
         let (epmd_port, dist_port) = (crate::free_port()?, crate::free_port()?);
@@ -72,15 +70,8 @@ impl PrivateRabbit {
         process::wait_until("epmd", "ready", mapper, epmd_dir.path(), STOP_LIMIT, || {
             std::net::TcpStream::connect(mapper).is_ok()
         })?;
-        let mut rabbit = Self {
-            address,
-            epmd_port,
-            dist_port,
-            server: None,
-            _epmd: epmd,
-            dir,
-            _epmd_dir: epmd_dir,
-        };
+        let mut rabbit =
+            Self { address, epmd_port, dist_port, server: None, _epmd: epmd, dir, _epmd_dir: epmd_dir };
         rabbit.launch()?;
         Ok(rabbit)
     }
@@ -93,11 +84,7 @@ impl PrivateRabbit {
     /// Process id of the Erlang machine, for signals and for reading its CPU time; `None` while it is down.
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref()?;
-        std::fs::read_to_string(self.dir.path().join("pid"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        std::fs::read_to_string(self.dir.path().join("pid")).ok()?.trim().parse().ok()
     }
 
     /// Kills it with SIGKILL and waits until it is gone. Its database stays.
@@ -114,14 +101,9 @@ impl PrivateRabbit {
     pub fn stop(&mut self) -> Result<(), Error> {
         if let Some(pid) = self.pid() {
             process::signal(pid, "TERM")?;
-            process::wait_until(
-                "rabbitmq",
-                "stopped",
-                self.address,
-                self.dir.path(),
-                STOP_LIMIT,
-                || !process::runs(pid),
-            )?;
+            process::wait_until("rabbitmq", "stopped", self.address, self.dir.path(), STOP_LIMIT, || {
+                !process::runs(pid)
+            })?;
         }
         self.kill9();
         Ok(())
@@ -169,16 +151,10 @@ impl PrivateRabbit {
         self.server = Some(Supervised::spawn(self.dir.path(), &command, &self.env())?);
         let address = self.address;
         // It listens a moment before it has started, and forgets a SIGTERM that comes in between.
-        let started =
-            || std::fs::read_to_string(&output).is_ok_and(|text| text.contains("completed with"));
-        process::wait_until(
-            "rabbitmq",
-            "ready",
-            address,
-            self.dir.path(),
-            START_LIMIT,
-            || started() && answers(address),
-        )
+        let started = || std::fs::read_to_string(&output).is_ok_and(|text| text.contains("completed with"));
+        process::wait_until("rabbitmq", "ready", address, self.dir.path(), START_LIMIT, || {
+            started() && answers(address)
+        })
     }
 
     fn env(&self) -> Vec<(String, String)> {
@@ -212,9 +188,8 @@ impl PrivateRabbit {
 }
 
 fn write_files(dir: &Path, address: SocketAddr) -> Result<(), Error> {
-    let conf = format!(
-        "listeners.tcp.local = {address}\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\n"
-    );
+    let conf =
+        format!("listeners.tcp.local = {address}\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\n");
     std::fs::write(dir.join("rabbitmq.conf"), conf)?;
     std::fs::write(dir.join("enabled_plugins"), "[].\n")?;
     let cookie = dir.join(".erlang.cookie");

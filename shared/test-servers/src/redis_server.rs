@@ -46,20 +46,11 @@ impl PrivateRedis {
     /// # Errors
     /// When Redis is not installed or does not answer within 30 s.
     pub fn start(options: &[(&str, &str)]) -> Result<Self, Error> {
-        let dir = tempfile::Builder::new()
-            .prefix("trireme-redis-")
-            .tempdir()?;
+        let dir = tempfile::Builder::new().prefix("trireme-redis-").tempdir()?;
         let address = SocketAddr::from(([127, 0, 0, 1], crate::free_port()?));
-        let options = options
-            .iter()
-            .flat_map(|(key, value)| [format!("--{key}"), (*value).to_owned()])
-            .collect();
-        let mut redis = Self {
-            address,
-            options,
-            server: None,
-            dir,
-        };
+        let options =
+            options.iter().flat_map(|(key, value)| [format!("--{key}"), (*value).to_owned()]).collect();
+        let mut redis = Self { address, options, server: None, dir };
         redis.launch()?;
         Ok(redis)
     }
@@ -110,14 +101,7 @@ impl PrivateRedis {
         command.extend(self.options.iter().cloned());
         self.server = Some(Supervised::spawn(self.dir.path(), &command, &[])?);
         let address = self.address;
-        process::wait_until(
-            "redis",
-            "ready",
-            address,
-            self.dir.path(),
-            START_LIMIT,
-            || answers(address),
-        )
+        process::wait_until("redis", "ready", address, self.dir.path(), START_LIMIT, || answers(address))
     }
 }
 
