@@ -8,11 +8,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod crash;
 mod error;
 mod hints;
 mod read;
 mod value;
 
+pub use crash::{CRASH_POINTS, VARIABLE as CRASH_VARIABLE, crash_point};
 pub use error::Error;
 pub use hints::{Abort, Ack, Deliveries, Delivery};
 pub use read::{Delta, Events, Health, ListQuery, Page, Recorded, Swept, Watch};

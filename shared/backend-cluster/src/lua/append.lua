@@ -1,0 +1,40 @@
+#!lua
+-- Appends token deltas to the logs of their runs. Those of runs that have ended, and those past the bound of a
+-- log, are dropped.
+--
+-- KEYS[1..] run, log  per run of the batch: its hash and the list of its events
+-- ARGV[1] clock       '' for the server's; a time in ms in tests
+-- ARGV[2] watch       channel: runs whose log has grown
+-- ARGV[3] runs        packed: ids of the runs
+-- ARGV[4] items       packed, one per delta; `text` is a JSON text
+-- ITEM at, task, attempt, text
+-- RETURNS the number of deltas kept
+-- EMITS   task.delta
+-- REPEAT  appends once more
+--- @include "unit"
+--- @include "clock"
+
+E.clock(ARGV[1])
+local runs, items = cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
+for _, item in ipairs(items) do
+  local at, task, attempt, text = unpack(item)
+  local r = E.open(KEYS[2 * at - 1], KEYS[2 * at], runs[at])
+  local delta = ',"task":"' .. task .. '","attempt":' .. string.format('%d', attempt) .. ',"text":' .. text
+  E.log(r, 'task.delta', delta)
+end
+local kept, woken = 0, {}
+for _, r in ipairs(E.list) do
+  local ok, m = pcall(E.head, r)
+  m = ok and m
+  if m and m[$RUN_STATUS] == $RUN_RUNNING and redis.call('LLEN', r.log) < $MAX_DELTAS then
+    redis.call('RPUSH', r.log, unpack(r.events))
+    kept = kept + #r.events
+    if m[$WATCHED] == 1 then
+      woken[#woken + 1] = r.id
+    end
+  end
+end
+if #woken > 0 then
+  redis.call('PUBLISH', ARGV[2], table.concat(woken, ' '))
+end
+return kept

@@ -1,0 +1,39 @@
+#!lua flags=allow-oom
+-- Ends runs now. What is in flight is dropped; what comes later is told so.
+--
+-- KEYS[1] meta        hash: epoch of the store
+-- KEYS[2] due         zset: next time to look
+-- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- ARGV[1] clock       '' for the server's; a time in ms in tests
+-- ARGV[2] watch       channel: runs whose log has grown
+-- ARGV[3] abort       channel: attempts that need not go on
+-- ARGV[4] runs        packed: ids of the runs
+-- ARGV[5] items       packed, one per run
+-- ITEM at
+-- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code}
+-- EMITS   run.cancelled
+-- REPEAT  ENDED
+--- @include "settle"
+--- @include "clock"
+--- @include "flush"
+
+local function cancel_one(r)
+  local m = E.head(r)
+  if not m then
+    return { $CANCEL_GONE }
+  end
+  if m[$RUN_STATUS] ~= $RUN_RUNNING then
+    return { $CANCEL_ENDED }
+  end
+  E.end_run(r, $RUN_CANCELLED)
+  return { $CANCEL_DONE }
+end
+
+E.clock(ARGV[1])
+local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
+for i, item in ipairs(items) do
+  local at = unpack(item)
+  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = E.try(i, r, cancel_one)
+end
+return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

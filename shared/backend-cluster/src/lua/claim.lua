@@ -1,0 +1,68 @@
+#!lua
+-- Hands ready tasks to workers, for a lease each.
+--
+-- KEYS[1] meta        hash: epoch of the store
+-- KEYS[2] due         zset: next time to look
+-- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- ARGV[1] clock       '' for the server's; a time in ms in tests
+-- ARGV[2] watch       channel: runs whose log has grown
+-- ARGV[3] abort       channel: attempts that need not go on
+-- ARGV[4] runs        packed: ids of the runs
+-- ARGV[5] items       packed, one per claim
+-- ITEM at, task, claim, has_input
+-- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code} or {RUN, assignment}
+-- EMITS   task.started; where the budget is used up, what follows from the task's failure
+-- REPEAT  with the same claim id: the same assignment
+--- @include "start"
+--- @include "clock"
+--- @include "epoch"
+--- @include "flush"
+
+local function claim_one(r, id, claim, has_input)
+  local want, parent = E.fields(id)
+  E.assignment_fields(want, id, parent, has_input)
+  E.fetch(r, want)
+  local m = E.head(r)
+  if not m then
+    return { $CLAIM_GONE }
+  end
+  local s, over = E.state(r, id), m[$RUN_STATUS] ~= $RUN_RUNNING
+  if not s then
+    -- a child that does not exist yet is not ready; of anything else there is no trace
+    local map = E.parent(r, id)
+    if not map then
+      return { $CLAIM_GONE }
+    end
+    over = over or E.state(r, map)[$STATUS] >= $SUCCEEDED
+    return { over and $CLAIM_CANCELLED or $CLAIM_NOT_READY }
+  end
+  local status = s[$STATUS]
+  if over or (status < $SUCCEEDED and E.orphaned(r, id)) then
+    return { $CLAIM_CANCELLED }
+  end
+  if status == $RUNNING then
+    if E.claim_of(s[$TOKEN]) ~= claim then
+      return { $CLAIM_BUSY }
+    end
+    return { $CLAIM_RUN, E.assignment(r, id, has_input) }
+  end
+  if status == $READY then
+    if s[$DEADLINE] ~= 0 and s[$DEADLINE] <= E.now then
+      -- past its limit: the sweep, which is due, ends it
+      return { $CLAIM_NOT_READY }
+    end
+    local assignment = E.start(r, id, claim, has_input)
+    return assignment and { $CLAIM_RUN, assignment } or { $CLAIM_DONE }
+  end
+  return { status >= $SUCCEEDED and $CLAIM_DONE or $CLAIM_NOT_READY }
+end
+
+E.clock(ARGV[1])
+E.read_epoch(KEYS[1])
+local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
+for i, item in ipairs(items) do
+  local at, task, claim, has_input = unpack(item)
+  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = E.try(i, r, claim_one, task, claim, has_input)
+end
+return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

@@ -1,0 +1,80 @@
+#!lua flags=allow-oom
+-- Records the failures of attempts: schedules the next ones, or ends their tasks.
+--
+-- KEYS[1] meta        hash: epoch of the store
+-- KEYS[2] due         zset: next time to look
+-- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- ARGV[1] clock       '' for the server's; a time in ms in tests
+-- ARGV[2] watch       channel: runs whose log has grown
+-- ARGV[3] abort       channel: attempts that need not go on
+-- ARGV[4] runs        packed: ids of the runs
+-- ARGV[5] items       packed, one per attempt; `error` is JSON, `after` the Retry-After in ms or -1, `jitter`
+--                     per mille, `usage` five numbers or 0
+-- ITEM at, task, token, class, error, after, jitter, usage
+-- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code, time of the next attempt}
+-- EMITS   task.retrying, or task.failed and what follows: task.skipped, run.failed, ...
+-- REPEAT  with the same token: RETRYING with the same time, or ENDED; after RELEASED it is STALE
+--- @include "settle"
+--- @include "holder"
+--- @include "clock"
+--- @include "flush"
+
+-- The exponential bound of the wait before attempt `times + 1`.
+local function bound(backoff, times)
+  return math.min(backoff * 2 ^ math.min(times - 1, 20), $BACKOFF_CAP_MS)
+end
+
+local function fail_one(r, id, token, class, error, after, jitter, usage)
+  local want = E.fields(id)
+  want[#want + 1] = 'n:' .. id
+  E.fetch(r, want)
+  local stand = E.holder(r, id, token, usage)
+  if stand == $HELD then
+    if E.state(r, id)[$STATUS] ~= $RETRYING then
+      return { $FAIL_ENDED, 0 }
+    end
+    local at = r.due[id] or redis.call('ZSCORE', KEYS[2], r.id .. ':' .. id) or 0
+    return { $FAIL_RETRYING, tonumber(at) }
+  elseif stand ~= $HOLDS then
+    return { stand, 0 }
+  end
+  E.book(r, $USAGE, usage)
+  local s, x, wait = E.state(r, id), E.exec(r, id), nil
+  r.dirty[id] = s
+  if class == $CLASS_RELEASED then
+    E.requeue(r, id)
+    return { $FAIL_RELEASED, 0 }
+  elseif class == $CLASS_RETRYABLE then
+    s[$FAILURES] = s[$FAILURES] + 1
+    if s[$FAILURES] < x[$MAX_ATTEMPTS] then
+      -- full jitter: anywhere between none and the exponential bound
+      wait = math.floor(bound(x[$BACKOFF], s[$FAILURES]) * jitter / 1000)
+    end
+  elseif class == $CLASS_RATE_LIMITED then
+    s[$LIMITED] = s[$LIMITED] + 1
+    wait = after >= 0 and after + math.floor(x[$BACKOFF] * jitter / 1000) or bound(x[$BACKOFF], s[$LIMITED])
+    if s[$LIMITED] >= $MAX_LIMITED then
+      wait, error = nil, $LIMITED_ERROR
+    end
+  end
+  if not wait then
+    E.push(r, id, $FAILED, 0, error, nil, false)
+    E.settle_all(r)
+    return { $FAIL_ENDED, 0 }
+  end
+  s[$STATUS] = $RETRYING
+  local retry_at = E.sooner(E.now + math.max(wait, 1), s[$DEADLINE])
+  r.due[id] = retry_at
+  local at = string.format('%.0f', retry_at)
+  E.log(r, 'task.retrying', ',"task":"' .. id .. '","retry_at":' .. at .. ',"error":' .. error)
+  return { $FAIL_RETRYING, retry_at }
+end
+
+E.clock(ARGV[1])
+local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
+for i, item in ipairs(items) do
+  local at, task, token, class, error, after, jitter, usage = unpack(item)
+  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = E.try(i, r, fail_one, task, token, class, error, after, jitter, usage)
+end
+return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

@@ -1,0 +1,36 @@
+-- Where a caller's token stands. Five numbers of `usage` (or 0 for none) are booked as wasted where the attempt
+-- comes too late.
+--- @include "task"
+
+function E.book(r, at, usage)
+  if usage ~= 0 then
+    local m = r.m
+    for i = 1, 5 do
+      m[at + i - 1] = m[at + i - 1] + usage[i]
+    end
+    r.head_dirty = true
+  end
+end
+
+-- HOLDS: it holds the running task. HELD: it ended the task, or scheduled its retry, in an earlier call of the
+-- same operation. Otherwise STALE, OVER or GONE.
+function E.holder(r, id, token, usage)
+  local m = E.head(r)
+  local s = m and E.state(r, id)
+  if not s then
+    return $GONE
+  end
+  local status, mine = s[$STATUS], s[$TOKEN] == token
+  if mine and ((status >= $SUCCEEDED and status ~= $CANCELLED) or status == $RETRYING or status == $EXPANDED) then
+    return $HELD
+  end
+  if m[$RUN_STATUS] ~= $RUN_RUNNING or status == $CANCELLED or E.orphaned(r, id) then
+    E.book(r, $WASTED, usage)
+    return $OVER
+  end
+  if mine and status == $RUNNING then
+    return $HOLDS
+  end
+  E.book(r, $WASTED, usage)
+  return $STALE
+end

@@ -1,0 +1,121 @@
+-- The end of tasks and everything that follows from it: successors, joins, maps, losers, the run's end.
+--- @include "join"
+--- @include "ready"
+
+-- Queues the end of a task. `cause` is the failed task at the root of a skipped one; `cut` says that the engine
+-- ends it, so that an attempt which holds it does not know.
+function E.push(r, id, status, degraded, error, cause, cut)
+  r.q[#r.q + 1] = { id, status, degraded, error, cause, cut }
+end
+
+function E.end_run(r, status, task, error, quiet)
+  local m = r.m
+  m[$RUN_STATUS], m[$RUN_ENDED] = status, E.now
+  r.head_dirty = true
+  r.due[''] = E.now + $RETENTION_MS
+  if status == $RUN_FAILED then
+    E.put(r, 'ft', task or '')
+    E.put(r, 'fe', error)
+    E.log(r, 'run.failed', (task and ',"task":"' .. task .. '"' or '') .. ',"error":' .. error)
+  else
+    E.log(r, status == $RUN_CANCELLED and 'run.cancelled' or 'run.succeeded', '')
+  end
+  if not quiet then
+    r.aborts[#r.aborts + 1] = ''
+  end
+  r.q, r.qh = {}, 1
+end
+
+-- Tells `id` that one of its inputs has ended. A late input is recorded, not merged.
+local function input_ended(r, id, good, cause, error)
+  local s = E.state(r, id)
+  if s[$STATUS] ~= $WAITING then
+    return
+  end
+  if E.spec(r, id)[$KIND] == $JOIN then
+    local count = good and $DONE or $MISSED
+    s[count] = s[count] + 1
+    r.dirty[id] = s
+    E.check_join(r, id)
+  elseif good then
+    s[$PENDING] = s[$PENDING] - 1
+    r.dirty[id] = s
+    if s[$PENDING] == 0 then
+      E.make_ready(r, id)
+    end
+  elseif error then
+    E.push(r, id, $SKIPPED, 0, error, cause, false)
+  end
+end
+
+local function log_end(r, id, status, degraded, error)
+  local task = ',"task":"' .. id .. '"'
+  if status == $SUCCEEDED then
+    E.log(r, 'task.succeeded', task .. (degraded == 1 and ',"degraded":true' or ',"degraded":false'))
+  elseif status == $FAILED then
+    E.log(r, 'task.failed', task .. ',"error":' .. error)
+  else
+    E.log(r, status == $SKIPPED and 'task.skipped' or 'task.cancelled', task)
+  end
+end
+
+local function settle(r, id, status, degraded, error, cause, cut)
+  local s = E.state(r, id)
+  if not s or s[$STATUS] >= $SUCCEEDED then
+    return
+  end
+  local m, before, parent = r.m, s[$STATUS], E.parent(r, id)
+  if (status == $FAILED or status == $SKIPPED) and E.exec(r, id)[$FALLBACK] == 1 then
+    status, degraded = $SUCCEEDED, 1
+    E.put(r, 'r:' .. id, E.field(r, parent and 'F:' .. parent or 'f:' .. id))
+    s[$FROZEN] = ''
+  end
+  s[$STATUS], s[$DEGRADED], s[$ENDED_AT] = status, degraded, E.now
+  r.dirty[id] = s
+  if before == $RUNNING and cut then
+    s[$TOKEN] = ''
+  end
+  if error and not cause then
+    E.put(r, 'e:' .. id, error)
+  end
+  if degraded == 1 and m[$RUN_DEGRADED] == 0 then
+    m[$RUN_DEGRADED], r.head_dirty = 1, true
+  end
+  if before ~= $WAITING or s[$DEADLINE] ~= 0 or r.due[id] then
+    r.due[id] = 0
+  end
+  if (before == $RUNNING and cut) or (s[$ACTIVE] or 0) > 0 then
+    r.aborts[#r.aborts + 1] = id
+  end
+  log_end(r, id, status, degraded, error)
+  local good = status == $SUCCEEDED
+  if id == m[$OUTPUT] then
+    -- nothing can be in flight behind an output that ran, or that had all its inputs
+    local g = E.spec(r, id)
+    local whole = before == $RUNNING or (g[$KIND] == $JOIN and s[$DONE] == g[$INPUTS])
+    E.end_run(r, good and $RUN_SUCCEEDED or $RUN_FAILED, cause or id, error, good and whole)
+  elseif parent then
+    E.child_ended(r, parent, good)
+  else
+    local raw = E.field(r, 'n:' .. id)
+    local successors = raw and cmsgpack.unpack(raw) or {}
+    E.fetch_tasks(r, successors)
+    E.open_windows(r, id)
+    for i = 1, #successors do
+      input_ended(r, successors[i], good, cause or id, not good and error)
+    end
+    if before == $WAITING then
+      E.drop_losers(r, id)
+    end
+  end
+end
+
+-- Works off the queue. Every task settles at most once, so this ends.
+function E.settle_all(r)
+  while r.q[r.qh] do
+    local next = r.q[r.qh]
+    r.qh = r.qh + 1
+    settle(r, next[1], next[2], next[3], next[4], next[5], next[6])
+  end
+  r.q, r.qh = {}, 1
+end

@@ -1,0 +1,60 @@
+#!lua
+-- Accepts runs: stores their graphs and makes the tasks without inputs ready.
+--
+-- KEYS[1] runs        zset: the runs of the shard by the time they were accepted
+-- KEYS[2] due         zset: next time to look
+-- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- ARGV[1] clock       '' for the server's; a time in ms in tests
+-- ARGV[2] watch       channel: runs whose log has grown
+-- ARGV[3] abort       channel: attempts that need not go on
+-- ARGV[4] runs        packed: ids of the runs
+-- ARGV[5] items       packed, one per run; `head` is its head without the times, `limit` its time limit in ms or
+--                     -1, `roots` the tasks without inputs, `fields` names and values of everything else
+-- ITEM at, fingerprint, head, limit, roots, fields
+-- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code}
+-- EMITS   run.started
+-- REPEAT  EXISTS for the same fingerprint, CONFLICT for another
+--- @include "ready"
+--- @include "clock"
+--- @include "flush"
+
+local accepted = {}
+
+local function submit_one(r, fingerprint, head, limit, roots, fields)
+  E.fetch(r, { 'm', 'fp' })
+  if E.head(r) then
+    return { r.f.fp == fingerprint and $SUBMIT_EXISTS or $SUBMIT_CONFLICT }
+  end
+  r.m, r.head_dirty, r.new = head, true, true
+  head[$RUN_CREATED] = E.now
+  if limit >= 0 then
+    head[$RUN_DEADLINE] = E.now + limit
+    r.due[''] = head[$RUN_DEADLINE]
+  end
+  r.out = fields
+  for i = 1, #fields, 2 do
+    r.f[fields[i]] = fields[i + 1]
+  end
+  E.put(r, 'fp', fingerprint)
+  E.log(r, 'run.started', '')
+  for i = 1, #roots do
+    r.s[roots[i]] = E.fresh(0)
+    E.make_ready(r, roots[i])
+  end
+  accepted[#accepted + 1] = E.now
+  accepted[#accepted + 1] = r.id
+  return { $SUBMIT_CREATED }
+end
+
+E.clock(ARGV[1])
+local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
+for i, item in ipairs(items) do
+  local at, fingerprint, head, limit, roots, fields = unpack(item)
+  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = E.try(i, r, submit_one, fingerprint, head, limit, roots, fields)
+end
+-- first the index: an entry without its run is harmless, a run without its entry would not be listed
+if #accepted > 0 then
+  redis.call('ZADD', KEYS[1], unpack(accepted))
+end
+return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

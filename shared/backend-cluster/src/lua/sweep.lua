@@ -1,0 +1,109 @@
+#!lua flags=allow-oom
+-- Looks at entries of the due index whose time has come: publishes hints again, starts retries, takes tasks back
+-- from lost attempts, closes windows, ends tasks and runs at their deadlines, purges runs after their retention.
+--
+-- KEYS[1] runs        zset: the runs of the shard by the time they were accepted
+-- KEYS[2] due         zset: next time to look
+-- KEYS[3..] run, log, blobs  per run of the batch: its hash, the list of its events, the hash of its large results
+-- ARGV[1] clock       '' for the server's; a time in ms in tests
+-- ARGV[2] watch       channel: runs whose log has grown
+-- ARGV[3] abort       channel: attempts that need not go on
+-- ARGV[4] runs        packed: ids of the runs
+-- ARGV[5] items       packed, one per entry; `task` is '' for the run itself
+-- ITEM at, task
+-- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {1 when its run was purged}
+-- EMITS   task.lost, task.failed, run.failed, ... and what follows
+-- REPEAT  looks at what is due by then: after an answer, nothing
+--- @include "settle"
+--- @include "clock"
+--- @include "flush"
+
+local purged = {}
+
+local function look_at_run(r)
+  if r.m[$RUN_STATUS] ~= $RUN_RUNNING then
+    purged[#purged + 1] = r
+    return { 1 }
+  end
+  E.end_run(r, $RUN_FAILED, nil, $DEADLINE_ERROR)
+  return { 0 }
+end
+
+local function look_at_live(r, id, s)
+  local status, g = s[$STATUS], E.spec(r, id)
+  if s[$DEADLINE] ~= 0 and s[$DEADLINE] <= E.now then
+    if g and g[$WITHIN] >= 0 and (g[$KIND] == $JOIN or status == $EXPANDED) then
+      E.window_closed(r, id)
+    else
+      E.push(r, id, $FAILED, 0, $TIMEOUT_ERROR, nil, true)
+    end
+  elseif status == $READY then
+    s[$REPUBLISHED] = s[$REPUBLISHED] + 1
+    local wait = math.min($REPUBLISH_MS * 2 ^ math.min(s[$REPUBLISHED], 10), $REPUBLISH_CAP_MS)
+    r.due[id] = E.sooner(E.now + wait, s[$DEADLINE])
+    r.dirty[id], r.ready[#r.ready + 1] = s, id
+  elseif status == $RETRYING then
+    E.requeue(r, id)
+  elseif status == $RUNNING then
+    s[$LOST] = s[$LOST] + 1
+    r.dirty[id] = s
+    if s[$LOST] >= $MAX_LOST then
+      E.push(r, id, $FAILED, 0, $POISON_ERROR, nil, true)
+    else
+      E.log(r, 'task.lost', ',"task":"' .. id .. '"')
+      E.requeue(r, id)
+    end
+  else
+    r.due[id] = s[$DEADLINE]
+  end
+  E.settle_all(r)
+end
+
+local function look_one(r, id)
+  local member = id == '' and r.id or r.id .. ':' .. id
+  local score = r.due[id] or tonumber(redis.call('ZSCORE', KEYS[2], member) or 0)
+  if score == 0 or score > E.now then
+    return { 0 }
+  end
+  local want = id == '' and { 'm' } or E.fields(id)
+  E.fetch(r, want)
+  local m = E.head(r)
+  if not m then
+    -- the run is gone: forget the entry
+    r.m, r.forgotten = { $RUN_CANCELLED }, true
+    m = r.m
+  end
+  if r.forgotten then
+    r.due[id] = 0
+    return { 0 }
+  end
+  if id == '' then
+    return look_at_run(r)
+  end
+  local s = E.state(r, id)
+  if not s or m[$RUN_STATUS] ~= $RUN_RUNNING or s[$STATUS] >= $SUCCEEDED then
+    r.due[id] = 0
+  elseif E.orphaned(r, id) then
+    s[$STATUS], s[$ENDED_AT] = $CANCELLED, E.now
+    r.dirty[id], r.due[id] = s, 0
+  else
+    look_at_live(r, id, s)
+  end
+  return { 0 }
+end
+
+E.clock(ARGV[1])
+local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
+for i, item in ipairs(items) do
+  local at, task = unpack(item)
+  local r = E.open(KEYS[3 * at], KEYS[3 * at + 1], runs[at])
+  r.blobs = KEYS[3 * at + 2]
+  answers[i] = E.try(i, r, look_one, task)
+end
+-- the run's own entry goes last: until then a repeat finds what is left
+for _, r in ipairs(purged) do
+  redis.call('ZREM', KEYS[1], r.id)
+  redis.call('UNLINK', r.log, r.blobs, r.key)
+  r.due[''] = 0
+end
+return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

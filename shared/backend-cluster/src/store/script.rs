@@ -1,0 +1,127 @@
+//! The Lua scripts: embedded, put together from their includes, with the constants of the model filled in.
+//!
+//! `--- @include "name"` stands for `lua/include/name.lua`, once per script. `$NAME` stands for a constant of
+//! [`super::constants`]: positions in packed arrays, codes and limits, so that Lua and Rust cannot disagree.
+
+use std::{collections::HashSet, sync::LazyLock};
+
+use super::constants;
+
+/// A script and the name under which Redis knows it.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) name: &'static str,
+    pub(crate) text: String,
+    pub(crate) sha: String,
+    /// Crash points around its call.
+    pub(crate) before: &'static str,
+    pub(crate) after: &'static str,
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal),* $(,)?) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(
+            $file,
+            include_str!(concat!("../lua/", $file, ".lua")),
+            concat!($file, ".before_store"),
+            concat!($file, ".after_store"),
+        ));)*
+        /// All scripts, as they are sent and as they stand in the repository.
+        #[cfg(test)]
+        pub(crate) fn all() -> Vec<(&'static Script, &'static str)> {
+            vec![$((&*$name, include_str!(concat!("../lua/", $file, ".lua")))),*]
+        }
+    };
+}
+
+scripts! {
+    APPEND = "append",
+    CANCEL = "cancel",
+    CLAIM = "claim",
+    COMPLETE = "complete",
+    EXTEND = "extend",
+    FAIL = "fail",
+    KEEP = "keep",
+    OPEN = "open",
+    PEEK = "peek",
+    READ = "read",
+    RENEW = "renew",
+    SUBMIT = "submit",
+    SWEEP = "sweep",
+    WATCH = "watch",
+}
+
+/// The includes by name.
+pub(crate) const INCLUDES: &[(&str, &str)] = &[
+    ("clock", include_str!("../lua/include/clock.lua")),
+    ("epoch", include_str!("../lua/include/epoch.lua")),
+    ("flush", include_str!("../lua/include/flush.lua")),
+    ("holder", include_str!("../lua/include/holder.lua")),
+    ("join", include_str!("../lua/include/join.lua")),
+    ("ready", include_str!("../lua/include/ready.lua")),
+    ("settle", include_str!("../lua/include/settle.lua")),
+    ("start", include_str!("../lua/include/start.lua")),
+    ("task", include_str!("../lua/include/task.lua")),
+    ("unit", include_str!("../lua/include/unit.lua")),
+];
+
+impl Script {
+    fn new(name: &'static str, source: &str, before: &'static str, after: &'static str) -> Self {
+        let text = match assemble(source) {
+            Ok(text) => text,
+            // the scripts are part of the program, and a test assembles each
+            Err(error) => unreachable!("script {name}: {error}"),
+        };
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Self { name, text, sha, before, after }
+    }
+}
+
+/// Puts a script together.
+pub(crate) fn assemble(source: &str) -> Result<String, String> {
+    let mut text = String::new();
+    add(source, &mut HashSet::new(), &mut text)?;
+    fill(&text)
+}
+
+fn add(source: &str, seen: &mut HashSet<String>, text: &mut String) -> Result<(), String> {
+    for line in source.lines() {
+        if let Some(name) = line.strip_prefix("--- @include \"").and_then(|rest| rest.strip_suffix('"')) {
+            if seen.insert(name.to_owned()) {
+                let (_, include) = INCLUDES
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .ok_or_else(|| format!("include {name} is unknown"))?;
+                add(include, seen, text)?;
+            }
+            continue;
+        }
+        // what explains the script to people need not be sent to Redis; the first line is for Redis
+        if !line.trim_start().starts_with("--") && !line.trim().is_empty() {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    Ok(())
+}
+
+fn fill(text: &str) -> Result<String, String> {
+    let (mut filled, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find('$') {
+        filled.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let end = after.find(|c: char| !(c.is_ascii_uppercase() || c == '_')).unwrap_or(after.len());
+        let name = &after[..end];
+        if name.is_empty() {
+            filled.push('$');
+        } else {
+            filled.push_str(&constants::value(name).ok_or_else(|| format!("constant {name} is unknown"))?);
+        }
+        rest = &after[end..];
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests;

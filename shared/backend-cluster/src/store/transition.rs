@@ -1,0 +1,192 @@
+//! What all batched scripts have in common: their keys, their arguments, their reply, and what follows from it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use trireme_backend::{Abort, Error};
+use trireme_model::{Hint, Ms, RunId, TaskId};
+
+use super::{
+    error,
+    layout::{pack, priority_of, unpack},
+    link::Link,
+    script::Script,
+};
+use crate::{batch::Call, keys::Keys};
+
+/// What must leave the store after a step.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Emitted {
+    /// Tasks that became ready.
+    pub hints: Vec<Hint>,
+    /// Attempts that need not go on; Redis has told the subscribers already.
+    pub aborts: Vec<Abort>,
+}
+
+/// Takes what follows from steps, without blocking.
+pub type Sink = Arc<dyn Fn(Emitted) + Send + Sync>;
+
+/// The time in place of the server's, in tests.
+pub type Clock = Arc<dyn Fn() -> Ms + Send + Sync>;
+
+/// One shard of the store.
+pub(crate) struct Shard {
+    pub(crate) keys: Keys,
+    pub(crate) link: Arc<Link>,
+    pub(crate) sink: Sink,
+    pub(crate) clock: Option<Clock>,
+}
+
+/// The first key of a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    Meta,
+    Runs,
+}
+
+/// A batched script seen from Rust.
+pub(crate) trait Transition: Send + Sync + 'static {
+    type Item: Send + Sync + 'static;
+    type Answer: Send + 'static;
+    /// An answer as the script packs it.
+    type Wire: DeserializeOwned + Send;
+
+    const FIRST: First = First::Meta;
+    /// Whether the blobs of each run are among the keys.
+    const BLOBS: bool = false;
+    /// The fields of an item, as the script's header lists them.
+    #[cfg_attr(not(test), expect(dead_code))]
+    const ITEM: &'static str;
+    /// Crash point behind the publishing of hints, where there are any.
+    const AFTER_HINTS: Option<&'static str> = None;
+
+    fn script() -> &'static Script;
+    fn run(item: &Self::Item) -> &RunId;
+    fn weight(item: &Self::Item) -> usize;
+    /// The item with the place of its run, from 1, as its first field.
+    fn pack(item: &Self::Item, at: usize) -> Result<impl Serialize + Send, Error>;
+    fn answer(item: &Self::Item, wire: Self::Wire, now: Ms) -> Result<Self::Answer, Error>;
+}
+
+/// Time, answers, hints, aborts, errors.
+#[derive(Deserialize)]
+#[serde(bound = "W: DeserializeOwned")]
+struct Reply<W>(Ms, Vec<W>, Vec<(usize, TaskId, String, u8)>, Vec<(usize, String)>, Vec<(usize, String)>);
+
+/// A script on one shard, to be driven by a [`Batcher`](crate::batch::Batcher).
+pub(crate) struct On<T>(pub(crate) Arc<Shard>, pub(crate) std::marker::PhantomData<T>);
+
+impl<T: Transition> On<T> {
+    pub(crate) fn new(shard: Arc<Shard>) -> Self {
+        Self(shard, std::marker::PhantomData)
+    }
+}
+
+impl<T: Transition> Call for On<T> {
+    type Item = T::Item;
+    type Answer = T::Answer;
+
+    fn weight(item: &T::Item) -> usize {
+        T::weight(item)
+    }
+
+    async fn call(&self, items: Vec<T::Item>) -> Vec<Result<T::Answer, Error>> {
+        let count = items.len();
+        match self.0.step::<T>(items).await {
+            Ok(answers) => answers,
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+}
+
+impl Shard {
+    /// The clock argument of every script.
+    pub(crate) fn time(&self) -> String {
+        self.clock.as_ref().map_or_else(String::new, |clock| clock().to_string())
+    }
+
+    /// Runs one batch: one answer per item, in order.
+    pub(crate) async fn step<T: Transition>(
+        &self,
+        items: Vec<T::Item>,
+    ) -> Result<Vec<Result<T::Answer, Error>>, Error> {
+        let (mut runs, mut index) = (Vec::<RunId>::new(), HashMap::<RunId, usize>::new());
+        let mut packed = Vec::with_capacity(items.len());
+        for item in &items {
+            let run = T::run(item);
+            let at = match index.get(run) {
+                Some(at) => *at,
+                None => {
+                    runs.push(run.clone());
+                    index.insert(run.clone(), runs.len());
+                    runs.len()
+                }
+            };
+            packed.push(T::pack(item, at)?);
+        }
+        let mut keys = vec![
+            match T::FIRST {
+                First::Meta => self.keys.meta.clone(),
+                First::Runs => self.keys.runs.clone(),
+            },
+            self.keys.due.clone(),
+        ];
+        for run in &runs {
+            keys.extend([self.keys.run(run.as_str()), self.keys.log(run.as_str())]);
+            if T::BLOBS {
+                keys.push(self.keys.blobs(run.as_str()));
+            }
+        }
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let (time, runs_packed, items_packed) = (self.time(), pack(&runs)?, pack(&packed)?);
+        drop(packed);
+        let args = [
+            time.as_bytes(),
+            self.keys.watch.as_bytes(),
+            self.keys.abort.as_bytes(),
+            &runs_packed,
+            &items_packed,
+        ];
+        let reply = self.link.eval(T::script(), &keys, &args).await?;
+        let redis::Value::BulkString(reply) = reply else {
+            return Err(Error::Unusable(format!("script {} answered {reply:?}", T::script().name)));
+        };
+        let Reply(now, wires, hints, aborts, errors) = unpack::<Reply<T::Wire>>("a script's reply", &reply)?;
+        self.emit(&runs, hints, aborts);
+        if let Some(point) = T::AFTER_HINTS {
+            trireme_backend::crash_point(point);
+        }
+        let mut answers: Vec<Result<T::Answer, Error>> =
+            items.iter().zip(wires).map(|(item, wire)| T::answer(item, wire, now)).collect();
+        self.spoil(&mut answers, errors).await;
+        Ok(answers)
+    }
+
+    fn emit(&self, runs: &[RunId], hints: Vec<(usize, TaskId, String, u8)>, aborts: Vec<(usize, String)>) {
+        if hints.is_empty() && aborts.is_empty() {
+            return;
+        }
+        let run = |at: usize| runs.get(at.wrapping_sub(1)).cloned();
+        let hints = hints.into_iter().filter_map(|(at, task, pool, priority)| {
+            Some(Hint { run: run(at)?, task, pool, priority: priority_of(priority) })
+        });
+        let aborts = aborts
+            .into_iter()
+            .filter_map(|(at, task)| Some(Abort { run: run(at)?, task: TaskId::new(task).ok() }));
+        (self.sink)(Emitted { hints: hints.collect(), aborts: aborts.collect() });
+    }
+
+    /// Puts errors in the places of items whose runs could not be read.
+    async fn spoil<A>(&self, answers: &mut [Result<A, Error>], errors: Vec<(usize, String)>) {
+        let emptied = errors.iter().any(|(_, text)| text.starts_with("NOEPOCH"));
+        for (at, text) in errors {
+            let code = text.split(' ').next().unwrap_or("").to_owned();
+            if let Some(answer) = answers.get_mut(at.wrapping_sub(1)) {
+                *answer = Err(error::of_text(&code, text));
+            }
+        }
+        if emptied && let Err(error) = self.link.reopen().await {
+            tracing::warn!(%error, "the store was emptied and can't be opened anew");
+        }
+    }
+}
