@@ -170,7 +170,8 @@ fn the_inputs_of_one_step_are_taken_in_order() {
 fn a_join_ends_by_its_policy() {
     use OnMiss::{Default, Fail, Partial};
     // of a, b and c: what fails first, then what succeeds; then the join's state and what it froze
-    let cases: [(crate::JoinPolicy, &[&str], &[&str], TaskStatus, Option<&str>); 7] = [
+    type Case<'a> = (crate::JoinPolicy, &'a [&'a str], &'a [&'a str], TaskStatus, Option<&'a str>);
+    let cases: [Case<'_>; 7] = [
         (all(), &[], &["c", "b", "a"], TaskStatus::Succeeded, Some("*")),
         (all(), &["b"], &[], TaskStatus::Failed, None),
         (any(), &["a", "b"], &["c"], TaskStatus::Succeeded, Some("001")),
