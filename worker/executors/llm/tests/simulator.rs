@@ -52,7 +52,8 @@ rules:
 
 /// Two names, because a model's name is part of the content whose repeats the simulator counts.
 const MODELS: [&str; 2] = ["o/m-1", "a/m-2"];
-const SOON: Duration = Duration::from_millis(100);
+/// Short, yet long enough for the request to arrive on a busy machine.
+const SOON: Duration = Duration::from_secs(1);
 
 struct Setup {
     simulator: Simulator,

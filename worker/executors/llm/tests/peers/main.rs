@@ -15,7 +15,8 @@ use trireme_llm::{
 
 mod install;
 
-const SOON: Duration = Duration::from_millis(300);
+/// Short, yet long enough for the request to arrive on a busy machine.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Model `o/m` speaks OpenAI, `a/m` Anthropic, `a-tool` the same with a forced tool for schemas.
 fn providers(openai: String, anthropic: String) -> Providers {
