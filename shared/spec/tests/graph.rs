@@ -154,3 +154,12 @@ fn every_field_stands_in_the_reference() {
         }
     }
 }
+
+#[test]
+fn the_example_of_the_reference_compiles() {
+    let reference = include_str!("../../../docs/spec.md");
+    let example = reference.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let graph = compiled(example).graph;
+    assert_eq!(inputs(task(&graph, "each")), ["news"]);
+    assert_eq!(inputs(task(&graph, "brief")), ["each"]);
+}

@@ -142,7 +142,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "tasks: {a: {tool: {name: search, args: {q: \"{% include 'x' %}\"}}}}",
-        "tasks.a.tool.args.q (line 1, column 44): include, import, extends, block, macro, call and autoescape are not supported in templates",
+        "tasks.a.tool.args.q (line 1, column 44): include, import, extends, block, macro, call, do, autoescape and a set without `=` are not supported in templates",
     ),
     (
         "tasks: {a: {tool: {name: search, args: {q: \"{{ a }}\"}}}}",
@@ -305,7 +305,7 @@ fn templates_that_would_exhaust_a_parser_are_refused() {
 #[test]
 fn what_is_just_within_the_limits_of_a_template_does_not_exhaust_a_stack() {
     let bodies = [
-        format!("{{{{ 1{} }}}}", "+1".repeat(240)),
+        format!("{{{{ 1{} }}}}", "-1".repeat(240)),
         format!("{{{{ {}1 }}}}", "-".repeat(490)),
         format!("{{{{ {}1 }}}}", "not ".repeat(490)),
         format!("{{{{ 1{} }}}}", "**1".repeat(240)),
@@ -325,5 +325,29 @@ fn what_is_just_within_the_limits_of_a_template_does_not_exhaust_a_stack() {
             let _ =
                 body.call(&trireme_spec::Bindings { input: compiled.input.clone(), ..Default::default() });
         }
+    }
+}
+
+#[test]
+fn templates_that_would_grow_without_end_are_refused() {
+    let doubling = |step: &str| format!("{{% set s = [1] %}}{}", step.repeat(40));
+    for body in [
+        doubling("{% set s = s + s %}"),
+        doubling("{% set s = [s, s] %}"),
+        doubling("{% set s %}{{ s }}{{ s }}{% endset %}"),
+        doubling("{% for s in [s + s] %}{% endfor %}"),
+        doubling("{% for s in [[s, s]] %}{% endfor %}"),
+        doubling("{% with s = {'a': s, 'b': s} %}{% endwith %}"),
+        "{% set n = namespace(s=1) %}".to_owned(),
+        format!("{{{{ input.x{} }}}}", " + input.x".repeat(9)),
+    ] {
+        let text = serde_json::json!({"input": {"x": [1]}, "tasks": {"a": {"tool": {"name": "search", "args": {"q": body}}}}});
+        let found = refused(&text.to_string());
+        assert!(
+            ["can't be", "not supported", "unknown function", "more than 8"]
+                .iter()
+                .any(|words| found.contains(words)),
+            "{body}: {found}"
+        );
     }
 }

@@ -182,6 +182,10 @@ fn templates_end() {
     assert!(matches!(prompt(&long, &[]), Err(RenderError::TooLarge { .. })));
     let value = format!("\"{}\"", "x".repeat(600_000));
     assert!(matches!(prompt("{{ x }}{{ x }}", &[("x", &value)]), Err(RenderError::TooLarge { .. })));
+    let many = "{{ [range(99999) | list] * 10000 }}";
+    assert!(matches!(prompt(many, &[]), Err(RenderError::TooLarge { .. })), "{:?}", prompt(many, &[]));
+    let doubled = format!("{{% set s = 'xy' %}}{}{{{{ s | length }}}}", "{% set s = s ~ s %}".repeat(40));
+    assert!(matches!(prompt(&doubled, &[]), Err(RenderError::Endless { .. })));
     assert!(matches!(prompt("{{ 1 // 0 }}", &[]), Err(RenderError::Template { .. })));
 }
 

@@ -20,6 +20,9 @@ const MAX_BRACKETS: usize = 32;
 /// `{% … %}` in one template.
 const MAX_STATEMENTS: usize = 200;
 
+/// `+` in one expression: of two lists it makes a third one, which minijinja's fuel does not pay for.
+const MAX_PLUS: usize = 8;
+
 /// A name that a template takes from outside, and where it stands in the template (both from 1).
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -44,7 +47,8 @@ pub(crate) fn analyse(source: &str) -> Result<Analysis, String> {
     let expressions = measure(source)?;
     let tree = parse(source, "template", SyntaxConfig::default()).map_err(|error| describe(&error))?;
     let ast::Stmt::Template(template) = &tree else { return Ok(Analysis::default()) };
-    let mut walk = Walk { names: vec![HashSet::new()], seen: HashSet::new(), roots: Vec::new() };
+    let mut walk =
+        Walk { names: vec![HashSet::new()], binding: false, seen: HashSet::new(), roots: Vec::new() };
     for child in &template.children {
         walk.statement(child)?;
     }
@@ -88,23 +92,24 @@ fn describe(error: &minijinja::Error) -> String {
 
 /// Bounds the size of each tag before anything recurses along it; answers with the source of each `{{ … }}`.
 fn measure(source: &str) -> Result<Vec<&str>, String> {
-    let (mut tokens, mut statements, mut brackets) = (0, 0, 0_usize);
+    let (mut tokens, mut statements, mut brackets, mut plus) = (0, 0, 0_usize, 0);
     let (mut start, mut expressions) = (0, Vec::new());
     for token in tokenize(source, false, SyntaxConfig::default()) {
         let (token, span) = token.map_err(|error| describe(&error))?;
         tokens += 1;
         match token {
             Token::VariableStart => {
-                (tokens, brackets) = (0, 0);
+                (tokens, brackets, plus) = (0, 0, 0);
                 start = span.end_offset as usize;
             }
             Token::VariableEnd => {
                 expressions.push(source.get(start..span.start_offset as usize).unwrap_or_default());
             }
             Token::BlockStart => {
-                (tokens, brackets) = (0, 0);
+                (tokens, brackets, plus) = (0, 0, 0);
                 statements += 1;
             }
+            Token::Plus => plus += 1,
             Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => brackets += 1,
             Token::ParenClose | Token::BracketClose | Token::BraceClose => {
                 brackets = brackets.saturating_sub(1);
@@ -115,6 +120,9 @@ fn measure(source: &str) -> Result<Vec<&str>, String> {
             return Err(format!(
                 "an expression has more than {MAX_TAG_TOKENS} words or {MAX_BRACKETS} nested brackets"
             ));
+        }
+        if plus > MAX_PLUS {
+            return Err(format!("an expression has more than {MAX_PLUS} `+`"));
         }
         if statements > MAX_STATEMENTS {
             return Err(format!("a template has more than {MAX_STATEMENTS} statements"));
@@ -167,6 +175,9 @@ fn plain(expression: &ast::Expr<'_>) -> Option<Path> {
 
 struct Walk<'s> {
     names: Vec<HashSet<&'s str>>,
+    /// Inside what a name is bound to. Bound values that are put together from bound values double with each
+    /// step, so a few lines would fill any memory: here they can only be picked apart.
+    binding: bool,
     seen: HashSet<&'s str>,
     roots: Vec<Root>,
 }
@@ -198,7 +209,10 @@ impl<'s> Walk<'s> {
             ast::Stmt::EmitRaw(_) => Ok(()),
             ast::Stmt::EmitExpr(emit) => self.expression(&emit.expr),
             ast::Stmt::ForLoop(each) => {
-                self.expression(&each.iter)?;
+                match &each.iter {
+                    ast::Expr::List(list) => list.items.iter().try_for_each(|item| self.bound(item))?,
+                    iter => self.bound(iter)?,
+                }
                 self.names.push(HashSet::from(["loop"]));
                 self.bind(&each.target);
                 let walked = each
@@ -217,7 +231,7 @@ impl<'s> Walk<'s> {
             ast::Stmt::WithBlock(with) => {
                 self.names.push(HashSet::new());
                 let walked = with.assignments.iter().try_for_each(|(target, value)| {
-                    let walked = self.expression(value);
+                    let walked = self.bound(value);
                     self.bind(target);
                     walked
                 });
@@ -226,13 +240,7 @@ impl<'s> Walk<'s> {
                 walked
             }
             ast::Stmt::Set(set) => {
-                self.expression(&set.expr)?;
-                self.bind(&set.target);
-                Ok(())
-            }
-            ast::Stmt::SetBlock(set) => {
-                set.filter.iter().try_for_each(|filter| self.expression(filter))?;
-                self.body(&set.body)?;
+                self.bound(&set.expr)?;
                 self.bind(&set.target);
                 Ok(())
             }
@@ -240,12 +248,30 @@ impl<'s> Walk<'s> {
                 self.expression(&block.filter)?;
                 self.body(&block.body)
             }
-            ast::Stmt::Do(call) => self.call(&call.call),
             _ => Err(
-                "include, import, extends, block, macro, call and autoescape are not supported in templates"
+                "include, import, extends, block, macro, call, do, autoescape and a set without `=` are not \
+                      supported in templates"
                     .to_owned(),
             ),
         }
+    }
+
+    /// What a name is bound to.
+    fn bound(&mut self, value: &ast::Expr<'s>) -> Result<(), String> {
+        self.binding = true;
+        let walked = self.expression(value);
+        self.binding = false;
+        walked
+    }
+
+    /// Whether a list or an object may be written out here.
+    fn literal(&self, constant: bool) -> Result<(), String> {
+        if self.binding && !constant {
+            return Err(
+                "lists and objects of values can't be written out in `set`, `with` and `for`".to_owned()
+            );
+        }
+        Ok(())
     }
 
     fn call(&mut self, call: &ast::Call<'s>) -> Result<(), String> {
@@ -297,6 +323,12 @@ impl<'s> Walk<'s> {
             }
             ast::Expr::UnaryOp(op) => self.expression(&op.expr),
             ast::Expr::BinOp(op) => {
+                if self.binding && matches!(op.op, ast::BinOpKind::Add) {
+                    return Err(
+                        "`+` can't be used in `set`, `with` and `for`: use it where the value is printed"
+                            .to_owned(),
+                    );
+                }
                 self.expression(&op.left)?;
                 self.expression(&op.right)
             }
@@ -329,9 +361,16 @@ impl<'s> Walk<'s> {
                 self.expression(&item.subscript_expr)
             }
             ast::Expr::Call(call) => self.call(call),
-            ast::Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
-            ast::Expr::Tuple(tuple) => tuple.items.iter().try_for_each(|item| self.expression(item)),
+            ast::Expr::List(list) => {
+                self.literal(list.as_const().is_some())?;
+                list.items.iter().try_for_each(|item| self.expression(item))
+            }
+            ast::Expr::Tuple(tuple) => {
+                self.literal(tuple.as_const().is_some())?;
+                tuple.items.iter().try_for_each(|item| self.expression(item))
+            }
             ast::Expr::Map(map) => {
+                self.literal(map.as_const().is_some())?;
                 map.keys.iter().chain(&map.values).try_for_each(|value| self.expression(value))
             }
         }

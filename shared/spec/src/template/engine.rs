@@ -9,6 +9,8 @@ use minijinja::{
 use serde_json::Value as Json;
 use trireme_model::merge::is_llm_result;
 
+use super::MAX_RENDERED_BYTES;
+
 /// Steps one rendering may take: far more than a loop over 10,000 items needs, and well under a second.
 const FUEL: u64 = 1_000_000;
 
@@ -19,8 +21,10 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine.set_fuel(Some(FUEL));
     engine.set_recursion_limit(64);
     engine.set_debug(false);
-    // it would print every value of the run
-    engine.remove_global("debug");
+    // the first would print every value of the run, the others let a loop grow a value without end
+    for global in ["debug", "namespace", "dict"] {
+        engine.remove_global(global);
+    }
     engine.set_formatter(|out, _, value| {
         if value.is_undefined() {
             return Err(ErrorKind::UndefinedError.into());
@@ -35,7 +39,7 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
 });
 
 /// Names that templates may use and that are no task's.
-pub(crate) const GLOBALS: &[&str] = &["range", "dict", "namespace"];
+pub(crate) const GLOBALS: &[&str] = &["range"];
 
 /// The result of an `llm` task: an object that prints as its text.
 #[derive(Debug)]
@@ -84,51 +88,75 @@ pub(crate) fn value_of(json: Json) -> Value {
     }
 }
 
-/// A value as it stands inside a text.
+/// A value as it stands inside a text. Values over [`MAX_RENDERED_BYTES`] are a `WriteFailure`.
 pub(crate) fn print(value: &Value) -> Result<String, minijinja::Error> {
     match value.as_str() {
         Some(text) => Ok(text.to_owned()),
-        None => match json_of(value, true)? {
+        None => match (Copy { texts: true, left: MAX_RENDERED_BYTES }).json(value)? {
             Json::String(text) => Ok(text),
             json => Ok(json.to_string()),
         },
     }
 }
 
-/// A value as JSON, nothing replaced.
+/// A value as JSON, nothing replaced. Values over [`MAX_RENDERED_BYTES`] are a `WriteFailure`.
 pub(crate) fn plain(value: &Value) -> Result<Json, minijinja::Error> {
-    json_of(value, false)
+    Copy { texts: false, left: MAX_RENDERED_BYTES }.json(value)
 }
 
-/// With `texts`, answers of models are replaced by their texts.
-fn json_of(value: &Value, texts: bool) -> Result<Json, minijinja::Error> {
-    if texts && let Some(answer) = value.downcast_object_ref::<Answer>() {
-        return Ok(Json::String(answer.text.clone()));
+/// Copies a value out of the engine.
+struct Copy {
+    /// Whether answers of models are replaced by their texts.
+    texts: bool,
+    /// Bytes that may still be copied: a short template can name one long list ten thousand times.
+    left: usize,
+}
+
+impl Copy {
+    fn take(&mut self, bytes: usize) -> Result<(), minijinja::Error> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => self.left = left,
+            None => return Err(ErrorKind::WriteFailure.into()),
+        }
+        Ok(())
     }
-    match value.kind() {
-        ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter()?.map(|item| json_of(&item, texts)).collect::<Result<_, _>>().map(Json::Array)
+
+    fn json(&mut self, value: &Value) -> Result<Json, minijinja::Error> {
+        self.take(1)?;
+        if self.texts
+            && let Some(answer) = value.downcast_object_ref::<Answer>()
+        {
+            self.take(answer.text.len())?;
+            return Ok(Json::String(answer.text.clone()));
         }
-        ValueKind::Map => {
-            let mut members = serde_json::Map::new();
-            for key in value.try_iter()? {
-                let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
-                members.insert(name, json_of(&value.get_item(&key)?, texts)?);
+        if let Some(text) = value.as_str() {
+            self.take(text.len())?;
+            return Ok(Json::String(text.to_owned()));
+        }
+        match value.kind() {
+            ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
+            ValueKind::Seq | ValueKind::Iterable => {
+                value.try_iter()?.map(|item| self.json(&item)).collect::<Result<_, _>>().map(Json::Array)
             }
-            Ok(Json::Object(members))
+            ValueKind::Map => {
+                let mut members = serde_json::Map::new();
+                for key in value.try_iter()? {
+                    let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                    self.take(name.len())?;
+                    members.insert(name, self.json(&value.get_item(&key)?)?);
+                }
+                Ok(Json::Object(members))
+            }
+            ValueKind::Number => {
+                let number = serde_json::to_value(value).ok().filter(Json::is_number);
+                number.ok_or_else(|| {
+                    let message = format!("{value} is not a number that JSON can hold");
+                    minijinja::Error::new(ErrorKind::BadSerialization, message)
+                })
+            }
+            _ => serde_json::to_value(value)
+                .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string())),
         }
-        ValueKind::Number if value.as_i64().is_none() => {
-            let number = serde_json::to_value(value).ok().filter(Json::is_number);
-            number.ok_or_else(|| {
-                minijinja::Error::new(
-                    ErrorKind::BadSerialization,
-                    format!("{value} is not a number that JSON can hold"),
-                )
-            })
-        }
-        _ => serde_json::to_value(value)
-            .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string())),
     }
 }
 
