@@ -11,6 +11,7 @@ mod error;
 mod layout;
 mod link;
 mod listing;
+mod packer;
 mod read;
 mod script;
 mod transition;
@@ -33,8 +34,8 @@ use crate::{
     batch::{Batcher, Limits},
     keys::{Keys, split_member},
 };
-use layout::pack;
 use link::{Link, field};
+use packer::Packer;
 use transition::{On, Shard};
 use transitions::{
     Accept, Look, OnCancel, OnClaim, OnComplete, OnExtend, OnFail, OnRenew, OnSubmit, OnSweep,
@@ -331,7 +332,8 @@ impl Store {
 
 async fn append(shard: &Shard, deltas: &[Delta]) -> Result<(), Error> {
     let mut runs: Vec<&RunId> = Vec::new();
-    let mut items = Vec::with_capacity(deltas.len());
+    let mut items = Packer::default();
+    items.array(deltas.len());
     for delta in deltas {
         let at = runs.iter().position(|run| **run == delta.run).unwrap_or_else(|| {
             runs.push(&delta.run);
@@ -339,13 +341,14 @@ async fn append(shard: &Shard, deltas: &[Delta]) -> Result<(), Error> {
         });
         let text = serde_json::to_string(&delta.text)
             .map_err(|error| Error::Unusable(format!("a delta is not a JSON text: {error}")))?;
-        items.push((at + 1, &delta.task, delta.attempt, text));
+        items.array(4).int(at as i64 + 1).bytes(delta.task.as_str()).int(delta.attempt.into()).bytes(text);
     }
     let keys: Vec<String> =
         runs.iter().flat_map(|run| [shard.keys.run(run.as_str()), shard.keys.log(run.as_str())]).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let time = shard.time();
-    let args = [time.as_bytes(), shard.keys.watch.as_bytes(), &pack(&runs)?, &pack(&items)?];
+    let (time, mut ids) = (shard.time(), Packer::default());
+    ids.list(&runs.iter().map(|run| run.as_str()).collect::<Vec<_>>());
+    let args = [time.as_bytes(), shard.keys.watch.as_bytes(), ids.as_slice(), items.as_slice()];
     shard.link.eval(&script::APPEND, &keys, &args).await.map(|_| ())
 }
 

@@ -2,14 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use trireme_backend::{Abort, Error};
 use trireme_model::{Hint, Ms, RunId, TaskId};
 
 use super::{
     error,
-    layout::{pack, priority_of, unpack},
+    layout::{priority_of, unpack},
     link::Link,
+    packer::Packer,
     script::Script,
 };
 use crate::{batch::Call, keys::Keys};
@@ -63,8 +64,8 @@ pub(crate) trait Transition: Send + Sync + 'static {
     fn script() -> &'static Script;
     fn run(item: &Self::Item) -> &RunId;
     fn weight(item: &Self::Item) -> usize;
-    /// The item with the place of its run, from 1, as its first field.
-    fn pack(item: &Self::Item, at: usize) -> Result<impl Serialize + Send, Error>;
+    /// Writes the item, with the place of its run, from 1, as its first field.
+    fn pack(item: &Self::Item, at: i64, out: &mut Packer) -> Result<(), Error>;
     fn answer(item: &Self::Item, wire: Self::Wire, now: Ms) -> Result<Self::Answer, Error>;
 }
 
@@ -111,7 +112,8 @@ impl Shard {
         items: Vec<T::Item>,
     ) -> Result<Vec<Result<T::Answer, Error>>, Error> {
         let (mut runs, mut index) = (Vec::<RunId>::new(), HashMap::<RunId, usize>::new());
-        let mut packed = Vec::with_capacity(items.len());
+        let mut packed = Packer::default();
+        packed.array(items.len());
         for item in &items {
             let run = T::run(item);
             let at = match index.get(run) {
@@ -122,7 +124,7 @@ impl Shard {
                     runs.len()
                 }
             };
-            packed.push(T::pack(item, at)?);
+            T::pack(item, at as i64, &mut packed)?;
         }
         let mut keys = vec![
             match T::FIRST {
@@ -138,14 +140,14 @@ impl Shard {
             }
         }
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let (time, runs_packed, items_packed) = (self.time(), pack(&runs)?, pack(&packed)?);
-        drop(packed);
+        let (time, mut ids) = (self.time(), Packer::default());
+        ids.list(&runs.iter().map(RunId::as_str).collect::<Vec<_>>());
         let args = [
             time.as_bytes(),
             self.keys.watch.as_bytes(),
             self.keys.abort.as_bytes(),
-            &runs_packed,
-            &items_packed,
+            ids.as_slice(),
+            packed.as_slice(),
         ];
         let reply = self.link.eval(T::script(), &keys, &args).await?;
         let redis::Value::BulkString(reply) = reply else {

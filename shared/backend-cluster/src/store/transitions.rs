@@ -1,6 +1,6 @@
 //! One typed transition per batched script. Nobody else calls them.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use trireme_backend::Error;
 use trireme_model::{
     Assignment, Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, FailureClass,
@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::{
     constants::{answer, claim, class, stand},
-    layout::{Head, Laid, kind_of, number, optional, unknown, unpack, usage_numbers},
+    layout::{Laid, kind_of, optional, unknown, unpack, usage_numbers},
+    packer::Packer,
     script::{self, Script},
     transition::{First, Transition},
 };
@@ -69,15 +70,16 @@ impl Parts {
 }
 
 /// Five numbers, or 0 where nothing was used.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Cost {
-    None(u8),
-    Numbers([u64; 5]),
-}
-
-fn cost(usage: &Usage) -> Cost {
-    if *usage == Usage::default() { Cost::None(0) } else { Cost::Numbers(usage_numbers(usage)) }
+fn cost(usage: &Usage, out: &mut Packer) {
+    if *usage == Usage::default() {
+        out.int(0);
+    } else {
+        out.array(5);
+        // bounded to what Lua keeps exactly
+        for number in usage_numbers(usage) {
+            out.int(number as i64);
+        }
+    }
 }
 
 pub(crate) enum OnSubmit {}
@@ -128,11 +130,11 @@ impl Transition for OnSubmit {
     fn weight(item: &Accept) -> usize {
         item.laid.fields.iter().map(|field| field.len() + 8).sum()
     }
-    fn pack(item: &Accept, at: usize) -> Result<impl Serialize + Send, Error> {
-        type Packed<'a> = (usize, &'a str, &'a Head, i64, &'a [String], &'a [Bytes]);
+    fn pack(item: &Accept, at: i64, out: &mut Packer) -> Result<(), Error> {
         let Laid { head, roots, fields } = &item.laid;
-        let packed: Packed<'_> = (at, &item.fingerprint, head, item.limit, roots, fields);
-        Ok(packed)
+        out.array(6).int(at).bytes(&item.fingerprint).value(head)?;
+        out.int(item.limit).list(roots).list(fields);
+        Ok(())
     }
     fn answer(_: &Accept, Code((code,)): Code, _: Ms) -> Result<Submitted, Error> {
         match code {
@@ -161,8 +163,9 @@ impl Transition for OnClaim {
     fn weight(item: &Claim) -> usize {
         item.task.as_str().len() + item.claim.len() + 32
     }
-    fn pack(item: &Claim, at: usize) -> Result<impl Serialize + Send, Error> {
-        Ok((at, &item.task, &item.claim, item.has_input))
+    fn pack(item: &Claim, at: i64, out: &mut Packer) -> Result<(), Error> {
+        out.array(4).int(at).bytes(item.task.as_str()).bytes(&item.claim).flag(item.has_input);
+        Ok(())
     }
     fn answer(item: &Claim, Assigned(code, parts): Assigned, now: Ms) -> Result<Claimed, Error> {
         match (code, parts) {
@@ -194,8 +197,9 @@ impl Transition for OnRenew {
     fn weight(_: &Renew) -> usize {
         128
     }
-    fn pack(item: &Renew, at: usize) -> Result<impl Serialize + Send, Error> {
-        Ok((at, &item.task, &item.token))
+    fn pack(item: &Renew, at: i64, out: &mut Packer) -> Result<(), Error> {
+        out.array(3).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        Ok(())
     }
     fn answer(_: &Renew, Code((code,)): Code, _: Ms) -> Result<Renewed, Error> {
         match code {
@@ -223,9 +227,15 @@ impl Transition for OnExtend {
     fn weight(item: &Extend) -> usize {
         item.args.iter().map(|arg| arg.len() + 8).sum()
     }
-    fn pack(item: &Extend, at: usize) -> Result<impl Serialize + Send, Error> {
+    fn pack(item: &Extend, at: i64, out: &mut Packer) -> Result<(), Error> {
         let args: Vec<&Bytes> = item.args.iter().map(Payload::as_bytes).collect();
-        Ok((at, &item.task, &item.token, item.start, args))
+        out.array(5)
+            .int(at)
+            .bytes(item.task.as_str())
+            .bytes(item.token.as_str())
+            .int(item.start.into())
+            .list(&args);
+        Ok(())
     }
     fn answer(_: &Extend, Numbered(code, width): Numbered, _: Ms) -> Result<Extended, Error> {
         match code {
@@ -259,7 +269,7 @@ impl Transition for OnComplete {
         };
         result + 256
     }
-    fn pack(item: &Complete, at: usize) -> Result<impl Serialize + Send, Error> {
+    fn pack(item: &Complete, at: i64, out: &mut Packer) -> Result<(), Error> {
         // a result is never empty in the store: that means a map that has handed over its children
         let result = match &item.outcome {
             Outcome::Result(result) if result.is_empty() => Bytes::from_static(b"null"),
@@ -268,7 +278,10 @@ impl Transition for OnComplete {
         };
         let (claim, pools) =
             item.next.as_ref().map_or(("", &[][..]), |next| (next.claim.as_str(), &next.pools[..]));
-        Ok((at, &item.task, &item.token, result, cost(&item.usage), claim, pools))
+        out.array(7).int(at).bytes(item.task.as_str()).bytes(item.token.as_str()).bytes(&result);
+        cost(&item.usage, out);
+        out.bytes(claim).list(pools);
+        Ok(())
     }
     fn answer(item: &Complete, Assigned(code, parts): Assigned, now: Ms) -> Result<Completed, Error> {
         match code {
@@ -300,7 +313,7 @@ impl Transition for OnFail {
     fn weight(item: &Fail) -> usize {
         item.error.len() + 256
     }
-    fn pack(item: &Fail, at: usize) -> Result<impl Serialize + Send, Error> {
+    fn pack(item: &Fail, at: i64, out: &mut Packer) -> Result<(), Error> {
         let class = match item.class {
             FailureClass::Retryable => class::RETRYABLE,
             FailureClass::RateLimited => class::RATE_LIMITED,
@@ -310,8 +323,11 @@ impl Transition for OnFail {
         // empty is not JSON, and the error stands in events
         let error =
             if item.error.is_empty() { Bytes::from_static(b"null") } else { item.error.as_bytes().clone() };
-        let (after, jitter) = (optional(item.retry_after), number(item.jitter.min(999).into()));
-        Ok((at, &item.task, &item.token, class, error, after, jitter, cost(&item.usage)))
+        let (after, jitter) = (optional(item.retry_after), i64::from(item.jitter.min(999)));
+        out.array(8).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        out.int(class.into()).bytes(&error).int(after).int(jitter);
+        cost(&item.usage, out);
+        Ok(())
     }
     fn answer(_: &Fail, Numbered(code, at): Numbered, _: Ms) -> Result<Failed, Error> {
         match code {
@@ -341,8 +357,9 @@ impl Transition for OnCancel {
     fn weight(_: &RunId) -> usize {
         64
     }
-    fn pack(_: &RunId, at: usize) -> Result<impl Serialize + Send, Error> {
-        Ok((at,))
+    fn pack(_: &RunId, at: i64, out: &mut Packer) -> Result<(), Error> {
+        out.array(1).int(at);
+        Ok(())
     }
     fn answer(_: &RunId, Code((code,)): Code, _: Ms) -> Result<Cancelled, Error> {
         match code {
@@ -373,8 +390,9 @@ impl Transition for OnSweep {
     fn weight(_: &Look) -> usize {
         64
     }
-    fn pack(item: &Look, at: usize) -> Result<impl Serialize + Send, Error> {
-        Ok((at, item.task.as_ref().map_or("", TaskId::as_str)))
+    fn pack(item: &Look, at: i64, out: &mut Packer) -> Result<(), Error> {
+        out.array(2).int(at).bytes(item.task.as_ref().map_or("", TaskId::as_str));
+        Ok(())
     }
     fn answer(_: &Look, Code((code,)): Code, _: Ms) -> Result<bool, Error> {
         Ok(code == 1)

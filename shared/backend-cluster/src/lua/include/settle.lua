@@ -90,9 +90,11 @@ local function settle(r, id, status, degraded, error, cause, cut)
   log_end(r, id, status, degraded, error)
   local good = status == $SUCCEEDED
   if id == m[$OUTPUT] then
-    -- nothing can be in flight behind an output that ran, or that had all its inputs
+    -- nothing can be in flight behind an output that ran, or that had all its inputs; unless this very step was
+    -- about to end it
     local g = E.spec(r, id)
     local whole = before == $RUNNING or (g[$KIND] == $JOIN and s[$DONE] == g[$INPUTS])
+    whole = whole and not r.q[r.qh]
     E.end_run(r, good and $RUN_SUCCEEDED or $RUN_FAILED, cause or id, error, good and whole)
   elseif parent then
     E.child_ended(r, parent, good)

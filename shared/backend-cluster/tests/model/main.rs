@@ -1,0 +1,239 @@
+//! The Lua scripts are the port of `trireme_model::machine`: random operations on both, every answer and the whole
+//! state compared. `TRIREME_SEED=n` repeats one seed, `TRIREME_OPS=n` sets the number of operations.
+#![allow(clippy::unwrap_used)]
+
+mod draw;
+mod world;
+
+use draw::Draw;
+use trireme_backend::Delta;
+use trireme_model::{
+    Claim, Complete, Extend, Fail, Next, Outcome, Renew, RunId, Submit, TaskId, Token, limits::RETENTION_MS,
+};
+use world::{Held, Op, World};
+
+/// Operations of one seed.
+const OPS: u64 = 2_500;
+const SEEDS: u64 = 44;
+
+#[test]
+fn redis_and_the_model_agree() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds: Vec<u64> = number("TRIREME_SEED").map_or_else(|| (1..=SEEDS).collect(), |seed| vec![seed]);
+    let ops = number("TRIREME_OPS").unwrap_or(OPS);
+    let mut done = 0;
+    for seed in seeds {
+        let before = std::time::Instant::now();
+        let outcome = std::panic::catch_unwind(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(play(seed, ops))
+        });
+        match outcome {
+            Ok(count) => done += count,
+            Err(panic) => {
+                eprintln!("repeat with TRIREME_SEED={seed} TRIREME_OPS={ops}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+        println!("seed {seed}: {ops} steps in {:?}", before.elapsed());
+    }
+    println!("{done} operations without a difference");
+}
+
+async fn play(seed: u64, steps: u64) -> u64 {
+    let url = trireme_test_servers::redis();
+    let prefix = format!("model-{}-{seed}", std::process::id());
+    let mut world = World::new(&url, &prefix, 1 + (seed % 3) as u16).await;
+    let mut draw = Draw::new(seed);
+    let (mut runs, mut done) = (0, 0);
+    for step in 0..steps {
+        done += one(&mut world, &mut draw, &mut runs).await;
+        if step % 20 == 0 {
+            let ids: Vec<RunId> = world.runs.keys().cloned().collect();
+            if let Some(id) = draw.pick(&ids) {
+                world.compare(id).await;
+            }
+        }
+    }
+    world.compare_all().await;
+    drain(&mut world).await;
+    cleared(&url, &prefix).await;
+    done
+}
+
+/// Lets everything end and be purged: nothing may be left in the store.
+async fn drain(world: &mut World) {
+    let ids: Vec<RunId> = world.runs.keys().cloned().collect();
+    for id in &ids {
+        world.apply(vec![Op::Cancel(id.clone())]).await;
+    }
+    world.compare_all().await;
+    world.now.fetch_add(8 * RETENTION_MS, std::sync::atomic::Ordering::Relaxed);
+    while world.sweep().await {}
+    // entries of tasks whose run is gone
+    while world.store.sweep().await.unwrap().looked > 0 {}
+    assert!(world.runs.is_empty());
+    for id in &ids {
+        world.compare(id).await;
+    }
+}
+
+/// Only the identity of the store may be left (invariant: no orphan keys); takes that away as well.
+async fn cleared(url: &str, prefix: &str) {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(format!("{{{prefix}:*")).query_async(&mut connection).await.unwrap();
+    let (meta, left): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.ends_with(":meta"));
+    let _: () = redis::cmd("UNLINK").arg(&meta).arg(&left).query_async(&mut connection).await.unwrap();
+    assert!(left.is_empty(), "keys are left after all runs were purged: {left:?}");
+}
+
+async fn one(world: &mut World, draw: &mut Draw, runs: &mut u64) -> u64 {
+    let live = world.runs.len() as u64;
+    if live < 3 || (live < 12 && draw.chance(4)) {
+        *runs += 1;
+        let run = RunId::new(format!("run-{runs}")).unwrap();
+        let mut submits = vec![Op::Submit(draw.submit(run.clone()))];
+        if draw.chance(20) {
+            // again, with the same or another fingerprint, in the same batch
+            let again = Submit { fingerprint: format!("fp{}", draw.below(2)), ..draw.submit(run) };
+            submits.push(Op::Submit(again));
+        }
+        let count = submits.len() as u64;
+        world.apply(submits).await;
+        return count;
+    }
+    let count = if draw.chance(25) { 2 + draw.below(8) } else { 1 };
+    let ops: Vec<Op> = match draw.below(100) {
+        0..34 => many(count, || claim(world, draw)),
+        34..62 => many(count, || complete(world, draw)),
+        62..72 => many(count, || fail(world, draw)),
+        72..80 => many(count, || extend(world, draw)),
+        80..84 => many(1, || renew(world, draw)),
+        84 => many(1, || any_run(world, draw).filter(|_| draw.chance(50)).map(Op::Cancel)),
+        85..87 => {
+            let deltas = (0..count).filter_map(|_| delta(world, draw)).collect::<Vec<_>>();
+            world.append(deltas).await;
+            return count;
+        }
+        _ => {
+            advance(world, draw);
+            while world.sweep().await {}
+            return 1;
+        }
+    };
+    let count = ops.len() as u64;
+    if count > 0 {
+        world.apply(ops).await;
+    }
+    count
+}
+
+fn many(count: u64, mut make: impl FnMut() -> Option<Op>) -> Vec<Op> {
+    (0..count).filter_map(|_| make()).collect()
+}
+
+fn advance(world: &World, draw: &mut Draw) {
+    let step = match draw.below(1_000) {
+        0..600 => draw.below(1_500),
+        600..900 => draw.below(12_000),
+        900..995 => draw.below(60_000),
+        _ => RETENTION_MS + draw.below(10_000),
+    };
+    world.now.fetch_add(step, std::sync::atomic::Ordering::Relaxed);
+}
+
+fn any_run(world: &World, draw: &mut Draw) -> Option<RunId> {
+    if draw.chance(2) {
+        return RunId::new("nobody").ok();
+    }
+    let ids: Vec<&RunId> = world.runs.keys().collect();
+    draw.pick(&ids).map(|id| (*id).clone())
+}
+
+fn any_task(world: &World, draw: &mut Draw, run: &RunId) -> TaskId {
+    let strange = ["nothing", "t0/0", "t1/17", "group/1/1", "t2/99999999999", "t1/01"];
+    if draw.chance(5) {
+        return TaskId::new(draw.pick(&strange).unwrap()).unwrap();
+    }
+    let Some((run, _)) = world.runs.get(run) else { return TaskId::new("t0").unwrap() };
+    let mut ids: Vec<&TaskId> = run.tasks.keys().collect();
+    ids.sort();
+    let ready = |id: &&TaskId| run.tasks[*id].status == trireme_model::TaskStatus::Ready;
+    if draw.chance(80) && ids.iter().any(ready) {
+        ids.retain(ready);
+    }
+    (*draw.pick(&ids).unwrap()).clone()
+}
+
+fn claim(world: &mut World, draw: &mut Draw) -> Option<Op> {
+    let run = any_run(world, draw)?;
+    let task = any_task(world, draw, &run);
+    if draw.chance(85) {
+        world.claims += 1;
+    }
+    Some(Op::Claim(Claim { run, task, claim: format!("c{}", world.claims), has_input: draw.chance(50) }))
+}
+
+/// Mostly a token that is good still.
+fn held(world: &World, draw: &mut Draw) -> Option<Held> {
+    let recent = world.held.len().min(if draw.chance(80) { 12 } else { 60 });
+    let mut held = draw.pick(&world.held[world.held.len() - recent..])?.clone();
+    if draw.chance(4) {
+        held.token = Token::from_raw("old.1.c1");
+    }
+    Some(held)
+}
+
+fn next(world: &mut World, draw: &mut Draw) -> Option<Next> {
+    let claim = if draw.chance(90) {
+        world.claims += 1;
+        format!("c{}", world.claims)
+    } else {
+        format!("c{}", world.claims.saturating_sub(draw.below(4)))
+    };
+    let pools = [vec!["llm".to_owned()], vec!["tool".to_owned(), "llm".to_owned()], vec![]];
+    draw.maybe(50, |draw| Next { claim, pools: draw.pick(&pools).unwrap().clone() })
+}
+
+fn complete(world: &mut World, draw: &mut Draw) -> Option<Op> {
+    let Held { run, task, token, map } = held(world, draw)?;
+    let expanded = draw.chance(if map { 85 } else { 1 });
+    let outcome = if expanded { Outcome::Expanded } else { Outcome::Result(draw.payload()) };
+    let next = next(world, draw);
+    Some(Op::Complete(Complete { run, task, token, outcome, usage: draw.usage(), next }))
+}
+
+fn fail(world: &mut World, draw: &mut Draw) -> Option<Op> {
+    let Held { run, task, token, .. } = held(world, draw)?;
+    let (class, error) = (draw.class(), draw.error());
+    let retry_after = draw.maybe(50, |draw| draw.below(5_000));
+    let jitter = draw.below(1_100) as u16;
+    Some(Op::Fail(Fail { run, task, token, class, error, retry_after, jitter, usage: draw.usage() }))
+}
+
+fn extend(world: &mut World, draw: &mut Draw) -> Option<Op> {
+    let maps: Vec<Held> = world.held.iter().filter(|held| held.map).cloned().collect();
+    let Held { run, task, token, .. } =
+        if draw.chance(95) { draw.pick(&maps)?.clone() } else { held(world, draw)? };
+    let width = world.runs.get(&run).and_then(|(run, _)| run.tasks.get(&task)).map_or(0, |task| task.width());
+    let start = match draw.below(10) {
+        0 => width + 1,
+        1..3 => u32::try_from(draw.below(u64::from(width) + 1)).unwrap(),
+        _ => width,
+    };
+    let args = (0..draw.below(5)).map(|_| draw.payload()).collect();
+    Some(Op::Extend(Extend { run, task, token, start, args }))
+}
+
+fn renew(world: &mut World, draw: &mut Draw) -> Option<Op> {
+    let Held { run, task, token, .. } = held(world, draw)?;
+    Some(Op::Renew(Renew { run, task, token }))
+}
+
+fn delta(world: &World, draw: &mut Draw) -> Option<Delta> {
+    let run = any_run(world, draw)?;
+    let task = any_task(world, draw, &run);
+    let text = draw.pick(&["plain", "quo\"te \\ and \n line", "grüße 🌍", ""]).unwrap();
+    Some(Delta { run, task, attempt: 1 + draw.below(3) as u32, text: (*text).to_owned() })
+}
