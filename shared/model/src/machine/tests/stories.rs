@@ -223,8 +223,10 @@ fn a_window_opens_with_its_first_input() {
     world.pass(5_000);
     assert_eq!(world.run.tasks["j"].due, 0);
     world.does("s");
+    world.pass(400);
     world.does("a");
-    world.pass(999);
+    assert_eq!(world.status("b"), TaskStatus::Ready);
+    world.pass(599);
     assert_eq!(world.status("j"), TaskStatus::Waiting);
     world.pass(1);
     assert_eq!(world.run.tasks["j"].frozen.as_deref(), Some("10"));
@@ -277,6 +279,35 @@ fn released_and_limited_burn_nothing() {
     let before = world.run.clone();
     assert_eq!(world.fail(&limited), Failed::Ended);
     assert_eq!(world.run, before, "a repeat is not wasted work");
+}
+
+#[test]
+fn attempts_run_out() {
+    for max in 1..4 {
+        let mut a = tool("a", &[]);
+        a.exec.max_attempts = max;
+        let mut world = World::new(vec![a]);
+        for _ in 1..max {
+            let attempt = world.take("a");
+            assert!(matches!(world.fails(&attempt, Retryable), Failed::Retrying(_)));
+            world.pass(BACKOFF_CAP_MS);
+        }
+        let attempt = world.take("a");
+        assert_eq!((attempt.attempt, world.fails(&attempt, Retryable)), (max, Failed::Ended));
+        assert_eq!(world.run.failure.as_ref().unwrap().error, text("broken"));
+    }
+}
+
+/// Its time is over although the sweep, which will end it, has not come by yet.
+#[test]
+fn nobody_starts_a_task_past_its_limit() {
+    let mut a = tool("a", &[]);
+    a.exec.timeout = Some(500);
+    let mut world = World::new(vec![a]);
+    world.now += 500;
+    assert_eq!(world.claim("a"), Claimed::NotReady);
+    world.sweep();
+    assert_eq!(world.status("a"), TaskStatus::Failed);
 }
 
 #[test]
