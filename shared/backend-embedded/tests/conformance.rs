@@ -11,7 +11,11 @@ async fn conforms() {
     exercise(async |_| {
         let (clock, hand) = Clock::manual(1_700_000_000_000);
         let backend = Embedded::new(Config { clock, ..Config::default() });
-        Subject { backend: Arc::new(backend), advance: Some(Arc::new(move |by| hand.advance(by))) }
+        Subject {
+            backend: Arc::new(backend),
+            advance: Some(Arc::new(move |by| hand.advance(by))),
+            clean: None,
+        }
     })
     .await;
 }

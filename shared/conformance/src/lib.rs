@@ -42,7 +42,12 @@ pub struct Subject {
     /// Moves the store's clock on, where the backend allows it. Such a subject must not be shared by
     /// stories: the factory makes one for each.
     pub advance: Option<Arc<dyn Fn(Ms) + Send + Sync>>,
+    /// Removes what a story has left behind; called after each, with the story's pool.
+    pub clean: Option<Clean>,
 }
+
+/// See [`Subject::clean`].
+pub type Clean = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 type Story = fn(Stage) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -136,10 +141,19 @@ where
     let told = stories().len();
     for (name, story) in stories() {
         let turn = turns.clone().acquire_owned().await.unwrap();
-        let stage = Stage::new(new(name).await);
+        let subject = new(name).await;
+        let stage = Stage::new(subject.clone());
+        let pool = stage.pool();
         let task = running.spawn(async move {
-            story(stage).await;
+            // a story that fails must be cleaned up after as well
+            let told = tokio::spawn(story(stage)).await;
+            if let Some(clean) = subject.clean {
+                clean(pool).await;
+            }
             drop(turn);
+            if let Err(error) = told {
+                std::panic::resume_unwind(error.into_panic());
+            }
         });
         names.insert(task.id(), name);
     }
