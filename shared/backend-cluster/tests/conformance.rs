@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 use redis::AsyncCommands;
 use trireme_backend::Backend;
 use trireme_backend_cluster::{Cluster, Config};
-use trireme_conformance::{Subject, exercise};
+use trireme_conformance::{Clean, Subject, exercise};
 use trireme_test_servers::{rabbitmq, redis as redis_server, unique};
 
 struct Servers {
@@ -57,8 +57,9 @@ async fn conforms_on_a_clock_of_its_own() {
             clean: Some(Arc::new(move |pool| {
                 let (cluster, url, prefix) = (cluster.clone(), url.clone(), prefix.clone());
                 Box::pin(async move {
-                    cluster.broker().delete_queues(&[pool]).await.unwrap();
+                    // closed first: a publisher declares again what is missing
                     cluster.close().await;
+                    cluster.broker().delete_queues(&[pool]).await.unwrap();
                     delete_keys(&url, &prefix).await;
                 })
             })),
@@ -72,16 +73,19 @@ async fn conforms_on_the_clock_of_the_server() {
     let servers = servers().await;
     let prefix = unique("conform");
     let cluster = Arc::new(Cluster::connect(servers.config(&prefix)).await.unwrap());
+    let pools: Arc<Mutex<Vec<String>>> = Arc::default();
     exercise(async |_| {
-        let (backend, broker) = (cluster.clone(), cluster.clone());
-        let clean = Arc::new(move |pool| {
-            let broker = broker.clone();
-            let deleted = async move { broker.broker().delete_queues(&[pool]).await.unwrap() };
-            Box::pin(deleted) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
+        let pools = pools.clone();
+        // noted here and deleted at the end: hints of other stories are still on their way
+        let clean: Clean = Arc::new(move |pool| {
+            pools.lock().unwrap().push(pool);
+            Box::pin(async {})
         });
-        Subject { backend, advance: None, clean: Some(clean) }
+        Subject { backend: cluster.clone(), advance: None, clean: Some(clean) }
     })
     .await;
     cluster.close().await;
+    let pools = std::mem::take(&mut *pools.lock().unwrap());
+    cluster.broker().delete_queues(&pools).await.unwrap();
     delete_keys(&servers.redis, &prefix).await;
 }
