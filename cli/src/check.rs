@@ -4,26 +4,38 @@ use std::path::Path;
 
 use trireme_spec::{Checker, Compiled};
 
-use crate::{command::Check, exit::Failure, settings::Settings, source, stack::Capabilities};
+use crate::{
+    command::Check,
+    exit::{Failure, say},
+    settings::Settings,
+    source,
+    stack::Capabilities,
+};
 
 /// Prints the derived graph of `args.file`, or every error.
 pub async fn check(args: Check, settings: Settings) -> Result<(), Failure> {
     let text = source::read(&args.file)?;
     let capabilities = Capabilities::new(&settings).await?;
-    let compiled = compile(&text, &[], &capabilities).map_err(|failure| place(&args.file, failure));
+    let compiled = compile(&args.file, &text, &[], &capabilities);
     capabilities.tools.shutdown().await;
     let compiled = compiled?;
-    print!("{}", if args.mermaid { compiled.mermaid() } else { compiled.tree() });
+    let graph = if args.mermaid { compiled.mermaid() } else { compiled.tree() };
+    say(graph.trim_end());
     Ok(())
 }
 
-fn place(file: &Path, failure: Failure) -> Failure {
-    Failure::usage(format!("{}: {failure}", file.display()))
-}
-
-/// Compiles `text`, with `inputs` (`KEY=VALUE`) over its own, against the models and tools there are.
-pub fn compile(text: &str, inputs: &[String], capabilities: &Capabilities) -> Result<Compiled, Failure> {
-    trireme_spec::compile(text, inputs, capabilities).map_err(Failure::usage)
+/// Compiles `text`, with `inputs` (`KEY=VALUE`) over its own, against the models and tools there are. `file` is
+/// what errors call it.
+pub fn compile(
+    file: &Path,
+    text: &str,
+    inputs: &[String],
+    capabilities: &Capabilities,
+) -> Result<Compiled, Failure> {
+    source::inputs(inputs)?;
+    trireme_spec::compile(text, inputs, capabilities).map_err(|problems| {
+        Failure::usage(format!("{}: {problems}", source::name(file)).replace('\n', "\n  "))
+    })
 }
 
 impl Checker for Capabilities {

@@ -4,17 +4,19 @@ use std::{io::Write, time::Duration};
 
 use futures::StreamExt;
 use reqwest::{Response, StatusCode, header};
-use trireme_model::{Event, RunStatus, What, view::RunView};
+use trireme_model::{Event, Payload, RunStatus, TaskStatus, What, view::RunView};
 
 use crate::{
     command::{Runs, RunsAction, Submit},
-    exit::{Code, Failure},
+    exit::{Code, Failure, note, say},
     progress::Progress,
     source, waterfall,
 };
 
 /// How often following a run may be taken up again without news.
 const MAX_RECONNECTS: u32 = 60;
+/// Failed tasks named when a run failed.
+const MAX_CAUSES: usize = 5;
 
 struct Client {
     http: reqwest::Client,
@@ -36,13 +38,13 @@ pub async fn submit(args: Submit) -> Result<(), Failure> {
     let id = accepted["run_id"].as_str().unwrap_or_default().to_owned();
     if !args.follow {
         if args.json {
-            println!("{accepted}");
+            say(&accepted);
         } else {
-            println!("{id}");
+            say(&id);
         }
         return Ok(());
     }
-    eprintln!("run {id}");
+    note(format_args!("run {id}"));
     client.follow(&id).await?;
     finish(&client.run(&id).await?, args.json)
 }
@@ -59,13 +61,13 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
             let page: serde_json::Value = client.json(request).await?;
             for run in page["runs"].as_array().into_iter().flatten() {
                 let field = |name: &str| run[name].as_str().unwrap_or("").to_owned();
-                println!("{}  {:9}  {}", field("run_id"), field("status"), field("name"));
+                say(format_args!("{}  {:9}  {}", field("run_id"), field("status"), field("name")));
             }
             Ok(())
         }
         RunsAction::Show { id } => {
             let run = client.run(&id).await?;
-            println!("{}", serde_json::to_string_pretty(&run).map_err(anyhow::Error::from)?);
+            say(serde_json::to_string_pretty(&run).map_err(anyhow::Error::from)?);
             Ok(())
         }
         RunsAction::Follow { id } => {
@@ -73,13 +75,13 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
             finish(&client.run(&id).await?, false)
         }
         RunsAction::Waterfall { id } => {
-            print!("{}", waterfall::draw(&client.run(&id).await?, source::colour()));
+            say(waterfall::draw(&client.run(&id).await?, source::colour()).trim_end());
             Ok(())
         }
         RunsAction::Cancel { id } => {
             let request = client.http.post(client.url(&format!("/v1/runs/{id}/cancel")));
             let answer: serde_json::Value = client.json(request).await?;
-            println!("{}", answer["status"].as_str().unwrap_or("cancelled"));
+            say(answer["status"].as_str().unwrap_or("cancelled"));
             Ok(())
         }
     }
@@ -88,21 +90,31 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
 /// Prints how a run ended: its output, or as a whole; its error goes to the exit code's line.
 pub fn finish(run: &RunView, json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", serde_json::to_string(run).map_err(anyhow::Error::from)?);
+        say(serde_json::to_string(run).map_err(anyhow::Error::from)?);
     } else if let Some(output) = &run.output {
         match output.parse::<serde_json::Value>() {
-            Ok(serde_json::Value::String(text)) => println!("{text}"),
-            _ => println!("{output:?}"),
+            Ok(serde_json::Value::String(text)) => say(&text),
+            _ => say(format_args!("{output:?}")),
         }
     }
     if run.degraded {
-        eprintln!("the output is degraded: some tasks gave their fallback or were left out");
+        note("the output is degraded: some tasks gave their fallback or were left out");
     }
     match (run.status, &run.error) {
         (RunStatus::Succeeded, _) => Ok(()),
         (_, Some(failure)) => {
             let place = failure.task.as_ref().map_or(String::new(), |task| format!(" at {task}"));
-            Err(Failure::new(Code::RunFailed, format!("the run failed{place}: {:?}", failure.error)))
+            let mut message = format!("the run failed{place}: {}", reason(&failure.error));
+            // a join fails because its inputs did: those are what the reader has to mend
+            let causes = run
+                .tasks
+                .iter()
+                .filter(|task| task.status == TaskStatus::Failed && Some(&task.id) != failure.task.as_ref());
+            for cause in causes.take(MAX_CAUSES) {
+                let error = cause.error.as_ref().map_or(String::new(), reason);
+                message.push_str(&format!("\n  {}: {error}", cause.id));
+            }
+            Err(Failure::new(Code::RunFailed, message))
         }
         _ => Err(Failure::new(Code::RunFailed, "the run was cancelled")),
     }
@@ -110,6 +122,11 @@ pub fn finish(run: &RunView, json: bool) -> Result<(), Failure> {
 
 impl Client {
     fn new(server: &str) -> Result<Self, Failure> {
+        let valid = reqwest::Url::parse(server).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !valid {
+            let cure = "give an address such as http://127.0.0.1:8080";
+            return Err(Failure::usage(format!("--server {server}: {cure}")));
+        }
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .build()
@@ -191,6 +208,15 @@ impl Client {
         }
         progress.finish();
         Err(Failure::new(Code::Unavailable, format!("the events of run {id} stopped coming")))
+    }
+}
+
+/// A task's error, `{"class": …, "message": …}`, as people read it.
+fn reason(error: &Payload) -> String {
+    let parsed: Result<serde_json::Value, _> = error.parse();
+    match parsed.as_ref().map(|error| (error["class"].as_str(), error["message"].as_str())) {
+        Ok((Some(class), Some(message))) => format!("{message} ({class})"),
+        _ => format!("{error:?}"),
     }
 }
 

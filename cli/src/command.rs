@@ -105,7 +105,13 @@ pub struct Worker {
 #[derive(Args)]
 pub struct Server {
     /// The coordinator's address
-    #[arg(long, value_name = "URL", env = "TRIREME_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "TRIREME_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub server: String,
 }
 

@@ -7,7 +7,7 @@ use trireme_simulator::{Scenario, Simulator};
 use crate::{
     check,
     command::Demo,
-    exit::{Code, Failure},
+    exit::{Code, Failure, note, say},
     progress::Progress,
     run::execute,
     settings::Settings,
@@ -49,15 +49,15 @@ pub async fn demo(args: Demo) -> Result<(), Failure> {
             "outputs_equal": outputs_equal,
             "run": parallel,
         });
-        println!("{result}");
+        say(&result);
     } else {
-        println!("\nOne task at a time:\n\n{}", waterfall::draw(&sequential, source::colour()));
-        println!("In parallel:\n\n{}", waterfall::draw(&parallel, source::colour()));
-        println!("one task at a time {:>7.2} s", sequential_ms as f64 / 1000.0);
-        println!("in parallel        {:>7.2} s", parallel_ms as f64 / 1000.0);
-        println!("ratio              {ratio:>7.2}");
-        println!("outputs            {}", if outputs_equal { "equal" } else { "DIFFERENT" });
-        println!("(simulated models and tools; latencies set in examples/scenarios/market-brief.yaml)");
+        say(format_args!("\nOne task at a time:\n\n{}", waterfall::draw(&sequential, source::colour())));
+        say(format_args!("In parallel:\n\n{}", waterfall::draw(&parallel, source::colour())));
+        say(format_args!("one task at a time {:>7.2} s", sequential_ms as f64 / 1000.0));
+        say(format_args!("in parallel        {:>7.2} s", parallel_ms as f64 / 1000.0));
+        say(format_args!("ratio              {ratio:>7.2}"));
+        say(format_args!("outputs            {}", if outputs_equal { "equal" } else { "DIFFERENT" }));
+        say("(simulated models and tools; latencies set in examples/scenarios/market-brief.yaml)");
     }
     if outputs_equal { Ok(()) } else { Err(Failure::new(Code::RunFailed, "the two outputs differ")) }
 }
@@ -75,10 +75,11 @@ fn settings(base: &str) -> Result<Settings, Failure> {
 async fn brief(simulator: &Simulator, sequential: bool) -> Result<RunView, Failure> {
     let mut settings = settings(&simulator.base_url())?;
     settings.worker.slots = sequential.then_some(1);
-    let stack = Stack::start(&settings).await?;
-    let compiled = check::compile(SPEC, &[], &stack.capabilities)?;
+    let mut stack = Stack::start(&settings).await?;
+    stack.sweep(settings.coordinator.sweep_interval)?;
+    let compiled = check::compile("examples/market-brief.yaml".as_ref(), SPEC, &[], &stack.capabilities)?;
     let label = if sequential { "one task at a time" } else { "in parallel" };
-    eprintln!("{label} ...");
+    note(format_args!("{label} ..."));
     let mut progress = Progress::new(label, true);
     let view = execute(&stack.backend, &compiled, &mut progress).await?;
     progress.finish();

@@ -1,6 +1,10 @@
 //! How the process ends: a code for scripts, one line for people.
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// Why a command did not succeed, as an exit code (after BSD's sysexits where one fits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,25 @@ impl Failure {
     }
 }
 
+/// Prints `text` and a line end on standard output. A reader that went away (`| head`) is no error.
+pub fn say(text: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Prints `text` and a line end on standard error, as [`say`] does.
+pub fn note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// `text` without the source excerpts that parsers draw (`  |`, `1 | [worker`), on one line.
+pub fn one_line(text: &str) -> String {
+    let drawn = |line: &&str| {
+        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
+    };
+    let kept: Vec<&str> = text.lines().filter(|line| !drawn(line)).map(str::trim).collect();
+    kept.join(": ").trim_end_matches(": ").to_owned()
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::new(Code::Internal, format!("{error:#}"))
@@ -58,5 +81,20 @@ impl From<trireme_backend::Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawn_excerpt_leaves_the_line() {
+        let drawn = "configuration (b.toml): TOML parse error at line 1, column 8\n  |\n1 | [worker\n  |        ^\nunclosed table, expected `]`\n";
+        assert_eq!(
+            one_line(drawn),
+            "configuration (b.toml): TOML parse error at line 1, column 8: unclosed table, expected `]`"
+        );
+        assert_eq!(one_line("plain"), "plain");
     }
 }

@@ -33,7 +33,7 @@ pub async fn dev(args: Listen, mut settings: Settings) -> Result<(), Failure> {
     let bound = Coordinator::new(
         settings.coordinator.clone(),
         stack.backend.clone(),
-        Arc::new(SpecIntake::new(stack.capabilities.clone())),
+        Arc::new(SpecIntake::new(Arc::new(stack.capabilities.clone()))),
         stack.registry.clone(),
     )
     .map_err(Failure::usage)?
@@ -61,7 +61,7 @@ pub async fn coordinator(args: Listen, mut settings: Settings) -> Result<(), Fai
     let registry = prometheus::Registry::new();
     let listen = settings.coordinator.listen;
     let Some(backend) = connect(&settings, &registry, listen, &shutdown).await? else { return Ok(()) };
-    let intake = Arc::new(SpecIntake::new(capabilities.clone()));
+    let intake = Arc::new(SpecIntake::new(Arc::new(capabilities.clone())));
     let bound = Coordinator::new(settings.coordinator, backend.clone(), intake, registry)
         .map_err(Failure::usage)?
         .bind()
@@ -119,7 +119,7 @@ async fn connect(
     listen: SocketAddr,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<dyn Backend>>, Failure> {
-    let config = settings.cluster()?;
+    let config = settings.cluster().map_err(|error| Failure::usage(format!("{error:#}")))?;
     let mut wait = CONNECT_AFTER;
     let mut waiting: Option<(CancellationToken, tokio::task::JoinHandle<std::io::Result<()>>)> = None;
     let connected = loop {

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     let settings = match Settings::load(cli.config.as_deref()) {
         Ok(settings) => settings,
-        Err(error) => return Failure::usage(format!("{error:#}").replace('\n', " ")).report(),
+        Err(error) => return Failure::usage(exit::one_line(&format!("{error:#}"))).report(),
     };
     // ring is the one provider of the process; a second install would be refused and changes nothing
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -64,7 +64,8 @@ async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         _ => "error",
     };
     let filter = std::env::var("TRIREME_LOG").unwrap_or_else(|_| level.to_owned());
-    trireme_telemetry::init(trireme_telemetry::Format::Auto, &filter).map_err(Failure::usage)?;
+    trireme_telemetry::init(trireme_telemetry::Format::Auto, &filter)
+        .map_err(|error| Failure::usage(format!("TRIREME_LOG: {error}")))?;
     match command {
         Command::Demo(args) => demo::demo(args).await,
         Command::Run(args) => run::run(args, settings).await,
@@ -76,7 +77,7 @@ async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Check(args) => check::check(args, settings).await,
         Command::Simulate(args) => simulate::simulate(args).await,
         Command::Settings => {
-            println!("{}", serde_json::to_string_pretty(&settings).map_err(anyhow::Error::from)?);
+            exit::say(serde_json::to_string_pretty(&settings).map_err(anyhow::Error::from)?);
             Ok(())
         }
     }

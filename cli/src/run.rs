@@ -11,7 +11,7 @@ use crate::{
     check,
     client::finish,
     command::Run,
-    exit::{Code, Failure},
+    exit::{Code, Failure, say},
     progress::Progress,
     settings::Settings,
     source,
@@ -28,8 +28,9 @@ pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
     if args.sequential {
         settings.worker.slots = Some(1);
     }
-    let stack = Stack::start(&settings).await?;
-    let compiled = match check::compile(&text, &args.inputs, &stack.capabilities) {
+    let mut stack = Stack::start(&settings).await?;
+    stack.sweep(settings.coordinator.sweep_interval)?;
+    let compiled = match check::compile(&args.file, &text, &args.inputs, &stack.capabilities) {
         Ok(compiled) => compiled,
         Err(failure) => {
             stack.stop().await?;
@@ -48,7 +49,7 @@ pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
         eprint!("{}", waterfall::draw(&view, false));
     }
     if args.json {
-        println!("{}", serde_json::to_string(&view).map_err(anyhow::Error::from)?);
+        say(serde_json::to_string(&view).map_err(anyhow::Error::from)?);
         return if view.status == RunStatus::Succeeded {
             Ok(())
         } else {

@@ -40,7 +40,7 @@ pub struct Amqp {
     #[serde(skip_serializing)]
     pub url: Option<String>,
     /// `classic` or `quorum`; see docs/decisions/hint-queues.md.
-    pub queue_type: Option<String>,
+    pub queue_type: Option<trireme_backend_cluster::QueueType>,
 }
 
 /// Redis.
@@ -93,6 +93,17 @@ impl Settings {
 
     fn check(&self) -> anyhow::Result<()> {
         self.worker.check().map_err(|error| anyhow::anyhow!("worker.{error}"))?;
+        self.coordinator.validate().context("coordinator")?;
+        if self.redis.shards.is_some_and(|shards| !(1..=1024).contains(&shards)) {
+            bail!("redis.shards: use 1 to 1024");
+        }
+        let word = |prefix: &String| {
+            (1..=64).contains(&prefix.len())
+                && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        };
+        if self.redis.prefix.as_ref().is_some_and(|prefix| !word(prefix)) {
+            bail!("redis.prefix: use 1 to 64 of A-Z a-z 0-9 _ . -");
+        }
         match (&self.amqp.url, &self.redis.url) {
             (Some(_), None) => {
                 bail!("amqp.url is set but redis.url is not: a fleet needs both (TRIREME__REDIS__URL)")
@@ -113,6 +124,19 @@ impl Settings {
                  without services use `trireme dev` or `trireme run`"
             ),
         }
+    }
+
+    /// The fleet that the two URLs name.
+    pub fn cluster(&self) -> anyhow::Result<trireme_backend_cluster::Config> {
+        let (amqp, redis) = self.urls()?;
+        let mut cluster = trireme_backend_cluster::Config::new(amqp, redis);
+        if let Some(prefix) = &self.redis.prefix {
+            cluster.prefix.clone_from(prefix);
+        }
+        cluster.shards = self.redis.shards.unwrap_or(cluster.shards);
+        cluster.redis_connections = self.redis.connections.unwrap_or(cluster.redis_connections);
+        cluster.queue_type = self.amqp.queue_type.unwrap_or(cluster.queue_type);
+        Ok(cluster)
     }
 
     /// What the model providers are built from.

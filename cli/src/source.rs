@@ -14,7 +14,8 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads `file`, or standard input for `-`.
 pub fn read(file: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
+    let name = name(file);
+    let failed = |error: std::io::Error| Failure::usage(format!("{name}: {error}"));
     let mut bytes = Vec::new();
     if file == Path::new("-") {
         std::io::stdin().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -26,12 +27,17 @@ pub fn read(file: &Path) -> Result<String, Failure> {
             .map_err(failed)?;
     }
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Failure::usage(format!("{}: over the limit of 1 MiB", file.display())));
+        return Err(Failure::usage(format!("{name}: over the limit of 1 MiB")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::usage(format!("{}: not UTF-8 at byte {at}", file.display()))
+        Failure::usage(format!("{name}: not UTF-8 at byte {at}"))
     })
+}
+
+/// How errors call `file`.
+pub fn name(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }
 
 /// Parses `KEY=VALUE` pairs; a value is JSON, or else text.

@@ -1,11 +1,12 @@
 //! Coordinator duties and a worker in one process on the embedded backend.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
 use trireme_backend_embedded::Embedded;
+use trireme_coordinator::Sweeper;
 use trireme_llm::Providers;
 use trireme_tool::Tools;
 use trireme_worker::{Executors, Metrics, Worker};
@@ -52,7 +53,8 @@ impl Capabilities {
 }
 
 impl Stack {
-    /// Starts a worker and a sweeper on a new embedded backend.
+    /// Starts a worker on a new embedded backend. Retries and deadlines need a sweeper beside it:
+    /// [`Stack::sweep`], or a coordinator.
     pub async fn start(settings: &Settings) -> Result<Self, Failure> {
         let capabilities = Capabilities::new(settings).await?;
         let backend: Arc<dyn Backend> = Arc::new(Embedded::new(Default::default()));
@@ -67,6 +69,17 @@ impl Stack {
             worker.run(token).await.map_err(|error| Failure::new(Code::Unavailable, error))
         });
         Ok(Self { backend, capabilities, registry, shutdown, parts })
+    }
+
+    /// Looks at what is due, as a coordinator does every `interval`.
+    pub fn sweep(&mut self, interval: Duration) -> Result<(), Failure> {
+        let metrics = trireme_coordinator::Metrics::register(&self.registry).map_err(anyhow::Error::from)?;
+        let sweeper = Sweeper::new(self.backend.clone(), interval, metrics);
+        self.add(|token| async move {
+            sweeper.run(token).await;
+            Ok(())
+        });
+        Ok(())
     }
 
     /// Adds a part that runs until the stack stops.
