@@ -1,6 +1,7 @@
 //! One delivery from claim to ack, and the chain of successors that may follow it.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,24 +9,28 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::FutureExt;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Backend, Delivery, Error, Values};
-use trireme_model::{Assignment, Claim, Claimed, Complete, Completed, Fail, Next, Outcome, Payload, Usage};
+use trireme_llm::Limits;
+use trireme_model::{
+    Assignment, Claim, Claimed, Complete, Completed, Fail, FailureClass, Next, Outcome, Payload, Usage,
+};
 
 use crate::{
     deltas::Deltas,
-    executors::Executors,
+    executors::{Executors, Job},
     inputs::Inputs,
     leases::{Lease, Leases, Stop},
     metrics::Metrics,
-    outcome::{Ended, Failure},
-    queue::{Slot, Slots},
+    outcome::{Ended, Failure, Spent},
+    persist::Sent,
+    slots::{Slot, Slots},
 };
 
-/// First and longest wait between repeats of a call that the store did not answer.
-const REPEAT_AFTER: Duration = Duration::from_millis(50);
-const REPEAT_CAP: Duration = Duration::from_secs(2);
+/// Executors keep their task's deadline themselves and then say what it cost; this much later they are cut.
+const CUT_AFTER: Duration = Duration::from_millis(5);
 
 /// What all attempts of a worker share.
 pub(crate) struct Shared {
@@ -35,8 +40,10 @@ pub(crate) struct Shared {
     pub(crate) deltas: Deltas,
     pub(crate) inputs: Inputs,
     pub(crate) values: Values,
-    pub(crate) slots: Slots,
+    pub(crate) slots: Arc<Slots>,
     pub(crate) metrics: Metrics,
+    /// Of one model call.
+    pub(crate) limits: Limits,
     /// Set when the worker shuts down: no successor is taken any more.
     pub(crate) draining: CancellationToken,
     /// Set when even handing back has taken too long.
@@ -47,11 +54,11 @@ pub(crate) struct Shared {
     pub(crate) name: String,
 }
 
-/// An attempt's chain link: what to execute, in which slot, claimed when.
+/// An attempt's chain link: what to execute, in which slot, and when the claim was sent.
 struct Link {
     assignment: Assignment,
     slot: Slot,
-    claimed: Instant,
+    sent: Sent,
 }
 
 impl Shared {
@@ -66,8 +73,7 @@ impl Shared {
             claim: self.claim_id(),
             has_input: self.inputs.get(&delivery.run).is_some(),
         };
-        let claimed = Instant::now();
-        let answer = match self.persist("claim", || self.backend.claim(claim.clone())).await {
+        let (answer, sent) = match self.persist("claim", || self.backend.claim(claim.clone())).await {
             Ok(Some(answer)) => answer,
             // shutting down: the delivery stays unacked and comes again elsewhere
             Ok(None) => return,
@@ -86,25 +92,40 @@ impl Shared {
         };
         let queued = epoch_ms().saturating_sub(delivery.published);
         self.metrics.queue_latency.with_label_values(&[&delivery.pool]).observe(queued as f64 / 1000.0);
-        let link = Link { assignment: *assignment, slot, claimed };
+        let link = Link { assignment: *assignment, slot, sent };
+        let mut hint = Some(delivery.ack);
         let mut next = self.attempt(link).await;
-        // the outcome is durable, or the lease will run out: the hint has served
-        delivery.ack.done();
         while let Some(link) = next {
+            // The hint has served, but its place with the broker stands for the slot: while the slot is in
+            // use, the next hint would only wait here, and maybe another worker idles.
+            if link.slot.pool() != delivery.pool
+                && let Some(hint) = hint.take()
+            {
+                hint.done();
+            }
             self.metrics.continued.with_label_values(&[&link.assignment.pool]).inc();
             next = self.attempt(link).await;
+        }
+        // given up without knowing whether the outcome is durable: the hint comes again elsewhere
+        if let Some(hint) = hint.filter(|_| !self.abandon.is_cancelled()) {
+            hint.done();
         }
     }
 
     /// Executes one attempt and records how it ended. Gives back the successor that came with the answer.
     async fn attempt(&self, link: Link) -> Option<Link> {
-        let Link { assignment, slot, claimed } = link;
+        let Link { assignment, slot, sent } = link;
         if let Some(input) = &assignment.input {
             self.inputs.insert(&assignment.run, input);
         }
-        let lease = self.leases.hold(&assignment, claimed);
+        let lease = self.leases.hold(&assignment, sent.first);
+        if sent.repeated() {
+            self.leases.confirm(&lease).await;
+        }
         let started = Instant::now();
-        let ended = self.execute(&assignment, &lease, claimed).await;
+        let spent = Spent::default();
+        let ended = self.execute(&assignment, &lease, sent, &spent).await;
+        let usage = spent.get();
         let kind = kind_name(&assignment);
         let outcome = match &ended {
             Ok(Ended::Failed(failure)) => failure.code,
@@ -117,45 +138,61 @@ impl Shared {
         let took = started.elapsed().as_secs_f64();
         self.metrics.attempt_duration.with_label_values(&[&assignment.pool, kind]).observe(took);
         let next = match ended {
-            Ok(Ended::Result { value, usage }) => {
-                self.complete(&assignment, Outcome::Result(value), usage, slot).await
-            }
-            Ok(Ended::Expanded) => {
-                self.complete(&assignment, Outcome::Expanded, Usage::default(), slot).await
-            }
+            Ok(Ended::Result(value)) => self.complete(&assignment, Outcome::Result(value), usage, slot).await,
+            Ok(Ended::Expanded) => self.complete(&assignment, Outcome::Expanded, usage, slot).await,
             Ok(Ended::Failed(failure)) => {
-                self.fail(&assignment, failure).await;
+                self.fail(&assignment, failure, usage).await;
                 None
             }
             Err(Stop::Released) => {
-                self.fail(&assignment, Failure::released()).await;
+                self.fail(&assignment, Failure::released(), usage).await;
                 None
             }
-            Err(Stop::Cancelled | Stop::Lost) => None,
+            Err(Stop::Cancelled) => {
+                self.book(&assignment, usage).await;
+                None
+            }
+            Err(Stop::Lost) => None,
         };
         drop(lease);
         next
     }
 
     /// Runs the executor until it ends, the task's time is up, or the lease says stop.
-    async fn execute(&self, assignment: &Assignment, lease: &Lease, claimed: Instant) -> Result<Ended, Stop> {
+    async fn execute(
+        &self,
+        assignment: &Assignment,
+        lease: &Lease,
+        sent: Sent,
+        spent: &Spent,
+    ) -> Result<Ended, Stop> {
         // the store's clock gave the deadline; by ours it is as far away as it was at the claim
         let limit = Duration::from_millis(assignment.deadline.saturating_sub(assignment.now));
-        let deadline = (assignment.deadline != 0).then(|| claimed + limit);
-        let timeout = async {
+        let deadline = (assignment.deadline != 0).then(|| sent.last + limit);
+        let cut = async {
             match deadline {
-                Some(deadline) => sleep_until(deadline).await,
+                Some(deadline) => sleep_until(deadline + CUT_AFTER).await,
                 None => std::future::pending().await,
             }
         };
+        let job = Job { shared: self, assignment, deadline, stop: lease.token(), spent };
+        // nothing that a panic could leave half changed outlives the attempt
+        let executing = AssertUnwindSafe(self.executors.execute(&job)).catch_unwind();
         let ended = tokio::select! {
             biased;
             stop = lease.stopped() => Err(stop),
-            ended = self.executors.execute(self, assignment, deadline, lease.token()) => Ok(ended),
-            () = timeout => Ok(Ended::Failed(Failure::permanent("timeout", "the task's time limit passed"))),
+            ended = executing => Ok(ended.unwrap_or_else(|panic| Ended::Failed(Failure::panicked(&*panic)))),
+            () = cut => Ok(Ended::Failed(Failure::timeout())),
         };
         self.deltas.finish(assignment).await;
-        ended
+        let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        match ended {
+            // there is no time for another attempt
+            Ok(Ended::Failed(failure)) if late && failure.class != FailureClass::Permanent => {
+                Ok(Ended::Failed(Failure::timeout()))
+            }
+            ended => ended,
+        }
     }
 
     async fn complete(
@@ -169,7 +206,10 @@ impl Shared {
         let others = if self.draining.is_cancelled() { None } else { Some(self.slots.others(&slot)) };
         let next = others.as_ref().map(|others| Next {
             claim: self.claim_id(),
-            pools: std::iter::once(&slot.pool).chain(others.iter().map(|(pool, _)| pool)).cloned().collect(),
+            pools: std::iter::once(slot.pool())
+                .chain(others.iter().map(|place| place.pool()))
+                .map(str::to_owned)
+                .collect(),
         });
         let result = match &outcome {
             Outcome::Result(value) => Some(value.clone()),
@@ -183,74 +223,51 @@ impl Shared {
             usage,
             next,
         };
-        let claimed = Instant::now();
-        match self.persist("complete", || self.backend.complete(complete.clone())).await {
-            Ok(Some(Completed::Recorded { next })) => {
+        let (answer, sent) = match self.persist("complete", || self.backend.complete(complete.clone())).await
+        {
+            Ok(Some(answered)) => answered,
+            Ok(None) => return None,
+            Err(error) => {
+                drop(others);
+                self.fail(assignment, Failure::refused(&error), usage).await;
+                return None;
+            }
+        };
+        match answer {
+            Completed::Recorded { next } => {
                 if let Some(value) = &result {
                     self.values.remember(&assignment.run, &assignment.task, value);
                 }
                 let assignment = *next?;
-                let slot = slot.moved_to(&assignment.pool, others.unwrap_or_default())?;
-                return Some(Link { assignment, slot, claimed });
+                let slot = self.slots.moved(slot, &assignment.pool, others.unwrap_or_default())?;
+                return Some(Link { assignment, slot, sent });
             }
-            Ok(Some(Completed::Stale)) => self.metrics.stale.inc(),
-            Ok(Some(Completed::Cancelled | Completed::Gone) | None) => {}
-            Err(error) => {
-                let failure = Failure { usage, ..Failure::permanent("result_refused", error.to_string()) };
-                self.fail(assignment, failure).await;
-            }
+            Completed::Stale => self.metrics.stale.inc(),
+            Completed::Cancelled | Completed::Gone => {}
         }
         None
     }
 
-    async fn fail(&self, assignment: &Assignment, failure: Failure) {
+    async fn fail(&self, assignment: &Assignment, failure: Failure, usage: Usage) {
         tracing::debug!(
             run = %assignment.run, task = %assignment.task, attempt = assignment.attempt,
             code = failure.code, error = failure.message, "attempt failed"
         );
-        let fail = Fail {
-            run: assignment.run.clone(),
-            task: assignment.task.clone(),
-            token: assignment.token.clone(),
-            class: failure.class,
-            error: failure.payload(),
-            retry_after: failure.retry_after,
-            jitter: rand::random_range(0..1000),
-            usage: failure.usage,
-        };
+        let fail = fail(assignment, failure, usage);
         if let Err(error) = self.persist("fail", || self.backend.fail(fail.clone())).await {
             tracing::error!(run = %assignment.run, task = %assignment.task, %error, "failure not recorded");
         }
     }
 
-    /// Repeats a call until the store answers: it may have taken effect without an answer, and the same call
-    /// gets the same answer. `None` when the worker gives up because it must end.
-    async fn persist<T, F>(&self, what: &'static str, mut call: impl FnMut() -> F) -> Result<Option<T>, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let mut wait = REPEAT_AFTER;
-        loop {
-            let error = match call().await {
-                Ok(answer) => return Ok(Some(answer)),
-                Err(error) if !error.is_retryable() => return Err(error),
-                Err(error) => error,
-            };
-            tracing::warn!(what, %error, "repeating");
-            // full jitter, so that workers do not come back all at once
-            let pause = rand::random_range(Duration::ZERO..=wait);
-            wait = (wait * 2).min(REPEAT_CAP);
-            let give_up = async {
-                if what == "claim" {
-                    self.draining.cancelled().await;
-                } else {
-                    self.abandon.cancelled().await;
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = give_up => return Ok(None),
-            }
+    /// Tells the store what an attempt cost that nobody needs any more. If somebody does need it after all,
+    /// it is handed back.
+    async fn book(&self, assignment: &Assignment, usage: Usage) {
+        if usage == Usage::default() {
+            return;
+        }
+        // one try: only the sum of what was wasted would be too small
+        if let Err(error) = self.backend.fail(fail(assignment, Failure::released(), usage)).await {
+            tracing::debug!(run = %assignment.run, task = %assignment.task, %error, "cost not recorded");
         }
     }
 
@@ -263,10 +280,23 @@ impl Shared {
         if let Some(input) = assignment.input.clone().or_else(|| self.inputs.get(&assignment.run)) {
             return Ok(input);
         }
-        let run = self.backend.run(&assignment.run).await?;
+        let run = self.read(|| self.backend.run(&assignment.run)).await?;
         let input = run.map(|run| run.input).unwrap_or_default();
         self.inputs.insert(&assignment.run, &input);
         Ok(input)
+    }
+}
+
+fn fail(assignment: &Assignment, failure: Failure, usage: Usage) -> Fail {
+    Fail {
+        run: assignment.run.clone(),
+        task: assignment.task.clone(),
+        token: assignment.token.clone(),
+        class: failure.class,
+        error: failure.payload(),
+        retry_after: failure.retry_after,
+        jitter: rand::random_range(0..1000),
+        usage,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use trireme_llm::Limits;
 
 /// One class of work and how much of it at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,12 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Shortest time between two writes of streamed text to the store, in ms.
     pub delta_ms: u64,
+    /// Longest time from sending a model call to its first token, in ms; a later attempt may be luckier.
+    pub first_token_ms: u64,
+    /// Longest pause between two tokens of a model call, in ms.
+    pub stall_ms: u64,
+    /// Longest time of one model call, in ms, if its task's own limit is not sooner.
+    pub total_ms: u64,
 }
 
 /// Largest number of slots of a pool: RabbitMQ's prefetch is a 16-bit number.
@@ -37,12 +44,17 @@ impl Default for Config {
     /// Both standard pools with 2,048 LLM calls and 512 tool calls at once.
     fn default() -> Self {
         let pool = |name: &str, slots| Pool { name: name.into(), slots };
+        let limits = Limits::default();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
             pools: vec![pool("llm", 2048), pool("tool", 512)],
             slots: None,
             drain_ms: 25_000,
             cache_bytes: 64 << 20,
             delta_ms: 30,
+            first_token_ms: ms(limits.first_token),
+            stall_ms: ms(limits.stall),
+            total_ms: ms(limits.total),
         }
     }
 }
@@ -69,7 +81,24 @@ impl Config {
         if self.slots == Some(0) {
             return Err("slots: 0 would never execute anything; use 1 or more".into());
         }
+        let limits = [
+            ("first_token_ms", self.first_token_ms),
+            ("stall_ms", self.stall_ms),
+            ("total_ms", self.total_ms),
+        ];
+        if let Some((field, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
+            return Err(format!("{field}: 0 would fail every model call; use 1 or more"));
+        }
         Ok(())
+    }
+
+    /// The time limits of one model call.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            first_token: Duration::from_millis(self.first_token_ms),
+            stall: Duration::from_millis(self.stall_ms),
+            total: Duration::from_millis(self.total_ms),
+        }
     }
 
     /// How long attempts may go on after a shutdown was asked for.
@@ -91,5 +120,8 @@ mod tests {
         assert!(with(vec![pool("LLM", 1)]).starts_with("pools[0].name"));
         assert!(with(vec![pool("llm", 0)]).starts_with("pools[0].slots"));
         assert!(with(vec![pool("llm", 1), pool("llm", 2)]).starts_with("pools[1].name"));
+        let hasty = Config { stall_ms: 0, ..Config::default() };
+        assert!(hasty.check().unwrap_err().starts_with("stall_ms"));
+        assert_eq!(Config::default().limits(), Limits::default());
     }
 }

@@ -2,17 +2,20 @@
 //! interval however many calls stream.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Backend, Delta};
 use trireme_model::{Assignment, RunId, TaskId};
 
 type Key = (RunId, TaskId, u32);
+
+/// How long the end of an attempt waits for its text to be written: a store that hangs must not hold it up.
+const FINISH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Text waiting to be written, over all attempts. Past it, text is left out of the log (never of a result).
 const MAX_WAITING_BYTES: usize = 16 << 20;
@@ -28,6 +31,8 @@ pub(crate) struct Deltas {
 #[derive(Default)]
 struct Waiting {
     texts: HashMap<Key, String>,
+    /// Attempts that have streamed and not ended.
+    streaming: HashSet<Key>,
     bytes: usize,
 }
 
@@ -42,22 +47,38 @@ impl Deltas {
         if waiting.bytes + text.len() > MAX_WAITING_BYTES {
             return;
         }
+        let key = key(assignment);
         waiting.bytes += text.len();
-        waiting.texts.entry(key(assignment)).or_default().push_str(text);
+        if !waiting.streaming.contains(&key) {
+            waiting.streaming.insert(key.clone());
+        }
+        waiting.texts.entry(key).or_default().push_str(text);
     }
 
     /// Writes what `assignment` has left, so that its text stands before its end in the log.
     pub(crate) async fn finish(&self, assignment: &Assignment) {
-        let _writing = self.writing.lock().await;
-        let text = {
-            let mut waiting = self.lock();
-            let text = waiting.texts.remove(&key(assignment));
-            waiting.bytes -= text.as_ref().map_or(0, String::len);
-            text
-        };
-        if let Some(text) = text {
-            self.write(vec![(key(assignment), text)]).await;
+        let key = key(assignment);
+        // most attempts do not stream: they must not wait for those that do
+        if !self.lock().streaming.remove(&key) {
+            return;
         }
+        let written = timeout(FINISH_LIMIT, async {
+            let _writing = self.writing.lock().await;
+            if let Some(text) = self.take(&key) {
+                self.write(vec![(key.clone(), text)]).await;
+            }
+        });
+        if written.await.is_err() {
+            tracing::debug!(run = %assignment.run, task = %assignment.task, "streamed text was left out");
+            self.take(&key);
+        }
+    }
+
+    fn take(&self, key: &Key) -> Option<String> {
+        let mut waiting = self.lock();
+        let text = waiting.texts.remove(key);
+        waiting.bytes -= text.as_ref().map_or(0, String::len);
+        text
     }
 
     /// Writes every `every` until `shutdown`.

@@ -19,7 +19,7 @@ use trireme_tool::Tools;
 
 use crate::{
     attempt::Shared,
-    outcome::{Ended, Failure},
+    outcome::{Ended, Failure, Spent},
 };
 
 /// Bodies kept parsed. A run's tasks share few; what is over is parsed again.
@@ -41,6 +41,8 @@ pub(crate) struct Job<'a> {
     pub(crate) deadline: Option<Instant>,
     /// Cancelled when the attempt must stop.
     pub(crate) stop: CancellationToken,
+    /// Where the executor says what it costs.
+    pub(crate) spent: &'a Spent,
 }
 
 impl Executors {
@@ -49,18 +51,8 @@ impl Executors {
         Self { providers, tools, bodies: Arc::default() }
     }
 
-    pub(crate) async fn execute(
-        &self,
-        shared: &Shared,
-        assignment: &Assignment,
-        deadline: Option<Instant>,
-        stop: CancellationToken,
-    ) -> Ended {
-        let job = Job { shared, assignment, deadline, stop };
-        match self.call(&job).await {
-            Ok(ended) => ended,
-            Err(failure) => Ended::Failed(failure),
-        }
+    pub(crate) async fn execute(&self, job: &Job<'_>) -> Ended {
+        self.call(job).await.unwrap_or_else(Ended::Failed)
     }
 
     async fn call(&self, job: &Job<'_>) -> Result<Ended, Failure> {
@@ -94,8 +86,8 @@ async fn bindings(job: &Job<'_>, body: &Body) -> Result<Bindings, Failure> {
     let assignment = job.assignment;
     let child = assignment.arg.is_some();
     let wanted: Vec<TaskId> = assignment.inputs.iter().filter(|id| body.reads(id, child)).cloned().collect();
-    let values =
-        if wanted.is_empty() { Vec::new() } else { job.shared.values.get(&assignment.run, &wanted).await? };
+    let read = || job.shared.values.get(&assignment.run, &wanted);
+    let values = if wanted.is_empty() { Vec::new() } else { job.shared.read(read).await? };
     let values = wanted.into_iter().zip(values).filter_map(|(id, value)| Some((id, value?))).collect();
     let index = assignment.arg.as_ref().and_then(|_| assignment.task.split_child()).map(|(_, index)| index);
     Ok(Bindings { input: job.shared.input(assignment).await?, values, item: assignment.arg.clone(), index })
@@ -108,11 +100,8 @@ impl From<RenderError> for Failure {
 }
 
 impl From<Error> for Failure {
+    /// What gets better by repeating was repeated already.
     fn from(error: Error) -> Self {
-        if error.is_retryable() {
-            Self::retryable("store_unavailable", error.to_string())
-        } else {
-            Self::permanent("store_refused", error.to_string())
-        }
+        Self::permanent("store_refused", error.to_string())
     }
 }

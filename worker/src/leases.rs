@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use futures::future::join_all;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Abort, Backend};
 use trireme_model::{Assignment, Renew, Renewed, RunId, TaskId, Token, limits};
@@ -15,6 +16,10 @@ use crate::metrics::Metrics;
 
 /// Renewals sent in one call.
 const RENEW_CHUNK: usize = 500;
+/// A renewal without an answer by then has failed; the next round repeats it.
+const RENEW_LIMIT: Duration = Duration::from_millis(limits::RENEW_EVERY_MS);
+/// How often leases are looked at, at least. Shorter than any lease, so that the soonest end is known in time.
+const FENCE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why an attempt must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +50,17 @@ struct Held {
 }
 
 /// All leases of a worker.
-#[derive(Default)]
 pub(crate) struct Leases {
-    held: Mutex<HashMap<RunId, HashMap<TaskId, Held>>>,
+    backend: Arc<dyn Backend>,
+    metrics: Metrics,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    held: HashMap<RunId, HashMap<TaskId, Held>>,
+    /// The worker hands back what it holds, and whatever it is still given.
+    releasing: bool,
 }
 
 fn lease() -> Duration {
@@ -67,15 +80,16 @@ impl Lease {
     }
 
     fn why(&self) -> Stop {
-        let held = self.leases.lock();
-        let why = held.get(&self.run).and_then(|tasks| tasks.get(&self.task)).and_then(|held| held.why);
-        why.unwrap_or(Stop::Lost)
+        let table = self.leases.lock();
+        let held = table.held.get(&self.run).and_then(|tasks| tasks.get(&self.task));
+        // a later attempt of the task has the place: this one was lost
+        held.filter(|held| held.token == self.token).and_then(|held| held.why).unwrap_or(Stop::Lost)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut held = self.leases.lock();
+        let held = &mut self.leases.lock().held;
         let Some(tasks) = held.get_mut(&self.run) else { return };
         // a later attempt of the same task may have taken the place already
         if tasks.get(&self.task).is_some_and(|held| held.token == self.token) {
@@ -88,16 +102,28 @@ impl Drop for Lease {
 }
 
 impl Leases {
+    pub(crate) fn new(backend: Arc<dyn Backend>, metrics: Metrics) -> Self {
+        Self { backend, metrics, table: Mutex::default() }
+    }
+
     /// Holds `assignment`, whose claim was sent at `claimed`.
     pub(crate) fn hold(self: &Arc<Self>, assignment: &Assignment, claimed: Instant) -> Lease {
         let stop = CancellationToken::new();
-        let held = Held {
+        let mut held = Held {
             token: assignment.token.clone(),
             stop: stop.clone(),
             why: None,
             safe_until: claimed + lease(),
         };
-        self.lock().entry(assignment.run.clone()).or_default().insert(assignment.task.clone(), held);
+        let mut table = self.lock();
+        if table.releasing {
+            held.end(Stop::Released);
+        }
+        let tasks = table.held.entry(assignment.run.clone()).or_default();
+        if let Some(mut earlier) = tasks.insert(assignment.task.clone(), held) {
+            // the store gave the task away, so the earlier attempt's lease has run out
+            earlier.end(Stop::Lost);
+        }
         Lease {
             leases: self.clone(),
             run: assignment.run.clone(),
@@ -107,9 +133,15 @@ impl Leases {
         }
     }
 
+    /// Renews one lease now. For a claim that had to be repeated: how much of its lease is left is unknown.
+    pub(crate) async fn confirm(&self, lease: &Lease) {
+        let (run, task, token) = (lease.run.clone(), lease.task.clone(), lease.token.clone());
+        self.renew(&[Renew { run, task, token }]).await;
+    }
+
     /// Stops the attempts that `abort` concerns.
     pub(crate) fn abort(&self, abort: &Abort) {
-        let mut held = self.lock();
+        let held = &mut self.lock().held;
         let Some(tasks) = held.get_mut(&abort.run) else { return };
         for (task, held) in tasks.iter_mut() {
             if abort.concerns(&abort.run, task) {
@@ -120,45 +152,56 @@ impl Leases {
 
     /// Hands back everything that is still held.
     pub(crate) fn release_all(&self) {
-        for held in self.lock().values_mut().flat_map(HashMap::values_mut) {
+        let mut table = self.lock();
+        table.releasing = true;
+        for held in table.held.values_mut().flat_map(HashMap::values_mut) {
             held.end(Stop::Released);
         }
     }
 
     /// Renews all leases until `shutdown`; every three seconds, in batches.
-    pub(crate) async fn renew_forever(
-        &self,
-        backend: Arc<dyn Backend>,
-        metrics: Metrics,
-        shutdown: CancellationToken,
-    ) {
+    pub(crate) async fn renew_forever(&self, shutdown: CancellationToken) {
         let mut ticks = interval(Duration::from_millis(limits::RENEW_EVERY_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = shutdown.cancelled() => return,
-            }
+        while tick(&mut ticks, &shutdown).await {
             let renewals = self.renewals();
-            for chunk in renewals.chunks(RENEW_CHUNK) {
-                let sent = Instant::now();
-                match backend.renew(chunk.to_vec()).await {
-                    Ok(answers) => {
-                        for (renewal, answer) in chunk.iter().zip(answers) {
-                            self.renewed(renewal, answer, sent, &metrics);
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, leases = chunk.len(), "leases could not be renewed"),
-                }
+            join_all(renewals.chunks(RENEW_CHUNK).map(|chunk| self.renew(chunk))).await;
+        }
+    }
+
+    /// Stops attempts whose lease may have run out, until `shutdown`. Apart from the renewals, because a
+    /// store that does not answer must not keep an attempt alive.
+    pub(crate) async fn fence_forever(&self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let soonest = self.fence();
+            let look = soonest.min(Instant::now() + FENCE_EVERY);
+            tokio::select! {
+                () = sleep_until(look) => {}
+                () = shutdown.cancelled() => {}
             }
-            self.fence(&metrics);
+        }
+    }
+
+    async fn renew(&self, renewals: &[Renew]) {
+        let sent = Instant::now();
+        let answers = match timeout(RENEW_LIMIT, self.backend.renew(renewals.to_vec())).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => {
+                return tracing::warn!(%error, leases = renewals.len(), "leases could not be renewed");
+            }
+            Err(_) => return tracing::warn!(leases = renewals.len(), "no answer to a renewal of leases"),
+        };
+        for (renewal, answer) in renewals.iter().zip(answers) {
+            self.renewed(renewal, answer, sent);
         }
     }
 
     fn renewals(&self) -> Vec<Renew> {
-        let held = self.lock();
-        let each =
-            held.iter().flat_map(|(run, tasks)| tasks.iter().map(move |(task, held)| (run, task, held)));
+        let table = self.lock();
+        let each = table
+            .held
+            .iter()
+            .flat_map(|(run, tasks)| tasks.iter().map(move |(task, held)| (run, task, held)));
         each.filter(|(_, _, held)| held.why.is_none())
             .map(|(run, task, held)| Renew {
                 run: run.clone(),
@@ -168,9 +211,10 @@ impl Leases {
             .collect()
     }
 
-    fn renewed(&self, renewal: &Renew, answer: Renewed, sent: Instant, metrics: &Metrics) {
-        let mut held = self.lock();
-        let Some(held) = held.get_mut(&renewal.run).and_then(|tasks| tasks.get_mut(&renewal.task)) else {
+    fn renewed(&self, renewal: &Renew, answer: Renewed, sent: Instant) {
+        let mut table = self.lock();
+        let Some(held) = table.held.get_mut(&renewal.run).and_then(|tasks| tasks.get_mut(&renewal.task))
+        else {
             return;
         };
         // the attempt may have ended, and another begun, while the call was under way
@@ -181,25 +225,32 @@ impl Leases {
             Renewed::Held => held.safe_until = sent + lease(),
             Renewed::Cancelled => held.end(Stop::Cancelled),
             Renewed::Lost => {
-                metrics.leases_lost.inc();
+                self.metrics.leases_lost.inc();
                 held.end(Stop::Lost);
             }
         }
     }
 
-    /// Stops attempts whose lease may have run out while the store could not be reached.
-    fn fence(&self, metrics: &Metrics) {
+    /// Stops attempts whose lease may have run out. Gives back when the next one does.
+    fn fence(&self) -> Instant {
         let now = Instant::now();
-        for held in self.lock().values_mut().flat_map(HashMap::values_mut) {
-            if held.why.is_none() && held.safe_until <= now {
-                metrics.leases_lost.inc();
+        let mut soonest = now + lease();
+        for held in self.lock().held.values_mut().flat_map(HashMap::values_mut) {
+            if held.why.is_some() {
+                continue;
+            }
+            if held.safe_until <= now {
+                self.metrics.leases_lost.inc();
                 held.end(Stop::Lost);
+            } else {
+                soonest = soonest.min(held.safe_until);
             }
         }
+        soonest
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, HashMap<TaskId, Held>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,5 +258,13 @@ impl Held {
     fn end(&mut self, why: Stop) {
         self.why.get_or_insert(why);
         self.stop.cancel();
+    }
+}
+
+/// Waits for the next tick; `false` when it is time to stop.
+async fn tick(ticks: &mut Interval, shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        _ = ticks.tick() => true,
+        () = shutdown.cancelled() => false,
     }
 }

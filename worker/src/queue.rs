@@ -3,23 +3,14 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use trireme_backend::Delivery;
 use trireme_model::Priority;
 
-use crate::config::Config;
+use crate::slots::{Slot, Slots};
 
-/// The right to execute one attempt: a slot of a pool, and one of the worker's where these are bounded.
-pub(crate) struct Slot {
-    pub(crate) pool: String,
-    _pool: OwnedSemaphorePermit,
-    worker: Option<OwnedSemaphorePermit>,
-}
-
-/// A pool's slots and the deliveries that wait for one.
+/// The deliveries of one pool that wait for a slot.
 struct Lane {
-    name: String,
-    slots: Arc<Semaphore>,
+    pool: String,
     high: VecDeque<Delivery>,
     normal: VecDeque<Delivery>,
 }
@@ -27,98 +18,98 @@ struct Lane {
 /// All pools of a worker.
 pub(crate) struct Queue {
     lanes: Vec<Lane>,
-    slots: Slots,
-}
-
-/// The slots alone, for attempts that look for a second one.
-#[derive(Clone)]
-pub(crate) struct Slots {
-    pools: Arc<Vec<(String, Arc<Semaphore>)>>,
-    worker: Option<Arc<Semaphore>>,
+    slots: Arc<Slots>,
+    /// The pool to look at first: under a bound over all pools none of them starves.
+    turn: usize,
 }
 
 impl Queue {
-    pub(crate) fn new(config: &Config) -> Self {
-        let pools: Vec<(String, Arc<Semaphore>)> = config
-            .pools
-            .iter()
-            .map(|pool| (pool.name.clone(), Arc::new(Semaphore::new(pool.slots))))
-            .collect();
-        let lanes = pools.iter().map(|(name, slots)| Lane {
-            name: name.clone(),
-            slots: slots.clone(),
-            high: VecDeque::new(),
-            normal: VecDeque::new(),
-        });
-        Self {
-            lanes: lanes.collect(),
-            slots: Slots {
-                pools: Arc::new(pools.clone()),
-                worker: config.slots.map(|slots| Arc::new(Semaphore::new(slots))),
-            },
-        }
-    }
-
-    pub(crate) fn slots(&self) -> Slots {
-        self.slots.clone()
+    pub(crate) fn new(slots: Arc<Slots>) -> Self {
+        let lane = |pool: &str| Lane { pool: pool.into(), high: VecDeque::new(), normal: VecDeque::new() };
+        Self { lanes: slots.pools().map(lane).collect(), slots, turn: 0 }
     }
 
     pub(crate) fn push(&mut self, delivery: Delivery) {
         // a delivery of a pool that was not asked for is dropped unacked: the broker keeps it
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.name == delivery.pool) else { return };
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.pool == delivery.pool) else { return };
         match delivery.priority {
             Priority::High => lane.high.push_back(delivery),
             Priority::Normal => lane.normal.push_back(delivery),
         }
     }
 
-    /// The next delivery that has a slot.
+    /// The next delivery that has a slot: of all pools those of high priority first.
     pub(crate) fn pop(&mut self) -> Option<(Delivery, Slot)> {
-        for lane in &mut self.lanes {
-            if lane.high.is_empty() && lane.normal.is_empty() {
+        self.pop_of(Priority::High).or_else(|| self.pop_of(Priority::Normal))
+    }
+
+    fn pop_of(&mut self, priority: Priority) -> Option<(Delivery, Slot)> {
+        let count = self.lanes.len();
+        for step in 0..count {
+            let at = (self.turn + step) % count;
+            let lane = &mut self.lanes[at];
+            let waiting = match priority {
+                Priority::High => &mut lane.high,
+                Priority::Normal => &mut lane.normal,
+            };
+            if waiting.is_empty() {
                 continue;
             }
-            let Ok(pool) = lane.slots.clone().try_acquire_owned() else { continue };
-            let worker = match &self.slots.worker {
-                None => None,
-                Some(worker) => match worker.clone().try_acquire_owned() {
-                    Ok(permit) => Some(permit),
-                    Err(_) => return None,
-                },
-            };
-            let delivery = lane.high.pop_front().or_else(|| lane.normal.pop_front())?;
-            return Some((delivery, Slot { pool: lane.name.clone(), _pool: pool, worker }));
+            let Some(slot) = self.slots.take(&lane.pool) else { continue };
+            self.turn = (at + 1) % count;
+            return waiting.pop_front().map(|delivery| (delivery, slot));
         }
         None
     }
 }
 
-impl Slots {
-    /// Free slots of other pools than `slot`'s, each held until dropped, for a successor to take.
-    pub(crate) fn others(&self, slot: &Slot) -> Vec<(String, OwnedSemaphorePermit)> {
-        let others = self.pools.iter().filter(|(name, _)| *name != slot.pool);
-        others
-            .filter_map(|(name, slots)| Some((name.clone(), slots.clone().try_acquire_owned().ok()?)))
-            .collect()
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use trireme_backend::Ack;
+    use trireme_model::{RunId, TaskId};
+
+    use super::*;
+    use crate::{
+        Metrics,
+        config::{Config, Pool},
+    };
+
+    fn queue(slots: Option<usize>) -> Queue {
+        let pool = |name: &str| Pool { name: name.into(), slots: 4 };
+        let config = Config { pools: vec![pool("llm"), pool("tool")], slots, ..Config::default() };
+        Queue::new(Arc::new(Slots::new(&config, &Metrics::new(&Registry::new()).unwrap())))
     }
 
-    /// Slots in use, by pool.
-    pub(crate) fn used(&self, config: &Config) -> Vec<(String, usize)> {
-        let used = |(name, slots): &(String, Arc<Semaphore>)| {
-            let all = config.pools.iter().find(|pool| pool.name == *name).map_or(0, |pool| pool.slots);
-            (name.clone(), all.saturating_sub(slots.available_permits()))
-        };
-        self.pools.iter().map(used).collect()
-    }
-}
-
-impl Slot {
-    /// The slot for a successor in `pool`: this one, or the one of `others` that fits.
-    pub(crate) fn moved_to(self, pool: &str, others: Vec<(String, OwnedSemaphorePermit)>) -> Option<Self> {
-        if self.pool == pool {
-            return Some(self);
+    fn delivery(task: &str, pool: &str, priority: Priority) -> Delivery {
+        Delivery {
+            run: RunId::new("r").unwrap(),
+            task: TaskId::new(task).unwrap(),
+            pool: pool.into(),
+            priority,
+            published: 0,
+            redelivered: false,
+            ack: Ack::none(),
         }
-        let (name, permit) = others.into_iter().find(|(name, _)| name == pool)?;
-        Some(Self { pool: name, _pool: permit, worker: self.worker })
+    }
+
+    #[test]
+    fn high_priority_goes_before_normal_of_any_pool_and_pools_take_turns() {
+        let mut queue = queue(Some(1));
+        for (task, pool, priority) in [
+            ("a", "llm", Priority::Normal),
+            ("b", "llm", Priority::Normal),
+            ("c", "tool", Priority::Normal),
+            ("d", "tool", Priority::High),
+        ] {
+            queue.push(delivery(task, pool, priority));
+        }
+        let mut order = Vec::new();
+        while let Some((delivery, slot)) = queue.pop() {
+            assert!(queue.pop().is_none(), "one slot, two attempts");
+            order.push(delivery.task.to_string());
+            drop(slot);
+        }
+        assert_eq!(order, ["d", "a", "c", "b"]);
     }
 }

@@ -2,19 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, broadcast::error::RecvError};
+use tokio::{sync::broadcast::error::RecvError, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trireme_backend::{Backend, Deliveries, Values};
 
 use crate::{
     attempt::Shared, config::Config, deltas::Deltas, executors::Executors, inputs::Inputs, leases::Leases,
-    metrics::Metrics, queue::Queue,
+    metrics::Metrics, persist::Pauses, queue::Queue, slots::Slots,
 };
 
 /// How long attempts that are handed back may take to say so.
 const RELEASE_GRACE: Duration = Duration::from_secs(5);
-/// How often the slots in use are written to the metrics.
-const GAUGE_EVERY: Duration = Duration::from_secs(1);
+/// How long attempts that were left to their leases may take to notice; one in a loop of its own never does.
+const ABANDON_GRACE: Duration = Duration::from_secs(1);
 
 /// Executes tasks until it is told to stop.
 pub struct Worker {
@@ -43,17 +43,16 @@ impl Worker {
         metrics: Metrics,
     ) -> Result<Self, Error> {
         config.check().map_err(Error::Config)?;
-        for pool in &config.pools {
-            metrics.slots.with_label_values(&[&pool.name]).set(i64::try_from(pool.slots).unwrap_or(i64::MAX));
-        }
-        let queue = Queue::new(&config);
+        let slots = Arc::new(Slots::new(&config, &metrics));
+        let queue = Queue::new(slots.clone());
         let shared = Shared {
             executors,
-            leases: Arc::new(Leases::default()),
+            leases: Arc::new(Leases::new(backend.clone(), metrics.clone())),
             deltas: Deltas::new(backend.clone()),
             inputs: Inputs::new(config.cache_bytes / 4),
             values: Values::new(backend.clone(), config.cache_bytes),
-            slots: queue.slots(),
+            slots,
+            limits: config.limits(),
             draining: CancellationToken::new(),
             abandon: CancellationToken::new(),
             claims: Default::default(),
@@ -65,28 +64,30 @@ impl Worker {
     }
 
     /// Works until `shutdown`. Then stops consuming, lets attempts finish within the drain time, hands the
-    /// rest back, and returns.
+    /// rest back, and returns. A broker that can't be reached is asked again until it can.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop_duties = CancellationToken::new();
+        // also when this future is dropped
+        let _stop_duties = stop_duties.clone().drop_guard();
         let duties = self.spawn_duties(&stop_duties);
         let attempts = TaskTracker::new();
-        let freed = Arc::new(Notify::new());
-        let mut deliveries = consume(&self.shared, &self.config).await?;
+        let Some(mut deliveries) = consume(&self.shared, &self.config, &shutdown).await? else {
+            return Ok(());
+        };
         loop {
             while let Some((delivery, slot)) = self.queue.pop() {
-                let (shared, freed) = (self.shared.clone(), freed.clone());
-                attempts.spawn(async move {
-                    shared.serve(delivery, slot).await;
-                    freed.notify_one();
-                });
+                let shared = self.shared.clone();
+                attempts.spawn(async move { shared.serve(delivery, slot).await });
             }
             tokio::select! {
                 delivery = deliveries.next() => match delivery {
                     Some(delivery) => self.queue.push(delivery),
-                    None if shutdown.is_cancelled() => break,
-                    None => deliveries = consume(&self.shared, &self.config).await?,
+                    None => match consume(&self.shared, &self.config, &shutdown).await? {
+                        Some(again) => deliveries = again,
+                        None => break,
+                    },
                 },
-                () = freed.notified() => {}
+                () = self.shared.slots.freed() => {}
                 () = shutdown.cancelled() => break,
             }
         }
@@ -113,25 +114,28 @@ impl Worker {
                 // what is left can't reach the store: its leases run out
                 tracing::warn!(attempts = attempts.len(), "leaving attempts to their leases");
                 shared.abandon.cancel();
-                attempts.wait().await;
+                if tokio::time::timeout(ABANDON_GRACE, attempts.wait()).await.is_err() {
+                    tracing::error!(attempts = attempts.len(), "attempts do not end");
+                }
             }
         }
         drop(deliveries);
     }
 
-    /// Renewals, streamed text, aborts and gauges, until `stop`.
+    /// Renewals, fencing, streamed text and aborts, until `stop`.
     fn spawn_duties(&self, stop: &CancellationToken) -> TaskTracker {
         let duties = TaskTracker::new();
         let (shared, token) = (self.shared.clone(), stop.clone());
-        duties.spawn(async move {
-            shared.leases.renew_forever(shared.backend.clone(), shared.metrics.clone(), token).await;
-        });
+        duties.spawn(async move { shared.leases.renew_forever(token).await });
+        let (shared, token) = (self.shared.clone(), stop.clone());
+        duties.spawn(async move { shared.leases.fence_forever(token).await });
         let (shared, token) = (self.shared.clone(), stop.clone());
         let every = Duration::from_millis(self.config.delta_ms.max(1));
         duties.spawn(async move { shared.deltas.flush_forever(every, token).await });
         let (shared, token) = (self.shared.clone(), stop.clone());
+        // before anything is claimed, so that no abort of it is missed
+        let mut aborts = self.shared.backend.aborts();
         duties.spawn(async move {
-            let mut aborts = shared.backend.aborts();
             loop {
                 tokio::select! {
                     abort = aborts.recv() => match abort {
@@ -144,25 +148,32 @@ impl Worker {
                 }
             }
         });
-        let (shared, token, config) = (self.shared.clone(), stop.clone(), self.config.clone());
-        duties.spawn(async move {
-            let mut ticks = tokio::time::interval(GAUGE_EVERY);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    () = token.cancelled() => return,
-                }
-                for (pool, used) in shared.slots.used(&config) {
-                    let used = i64::try_from(used).unwrap_or(i64::MAX);
-                    shared.metrics.slots_used.with_label_values(&[&pool]).set(used);
-                }
-            }
-        });
         duties
     }
 }
 
-async fn consume(shared: &Shared, config: &Config) -> Result<Deliveries, Error> {
-    let pools = config.pools.iter().map(|pool| (pool.name.clone(), pool.slots)).collect();
-    Ok(shared.backend.consume(pools).await?)
+/// Starts consuming, however long that takes. `None` when told to stop meanwhile.
+async fn consume(
+    shared: &Shared,
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> Result<Option<Deliveries>, Error> {
+    let mut pauses = Pauses::new();
+    loop {
+        let pools = config.pools.iter().map(|pool| (pool.name.clone(), pool.slots)).collect();
+        let error = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(None),
+            consumed = shared.backend.consume(pools) => match consumed {
+                Ok(deliveries) => return Ok(Some(deliveries)),
+                Err(error) if !error.is_retryable() => return Err(error.into()),
+                Err(error) => error,
+            },
+        };
+        tracing::warn!(%error, "no hints can be consumed; trying again");
+        tokio::select! {
+            () = sleep(pauses.next()) => {}
+            () = shutdown.cancelled() => return Ok(None),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use trireme_llm::{ChatEvent, ChatRequest, ChatResponse, Class, Limits, Message, Metadata, Providers, Tool};
+use trireme_llm::{ChatEvent, ChatRequest, ChatResponse, Class, Kind, Message, Metadata, Providers, Tool};
 use trireme_model::{FailureClass, Ms, Payload, Usage};
 use trireme_spec::{LlmCall, Role};
 use trireme_tool::Tools;
@@ -20,21 +20,34 @@ pub(super) async fn call(
 ) -> Result<Ended, Failure> {
     let stream = call.stream;
     let request = request(tools, job, call)?;
-    let mut limits = Limits::default();
+    let mut limits = job.shared.limits;
     if let Some(deadline) = job.deadline {
         limits.total = limits.total.min(deadline.saturating_duration_since(Instant::now()));
     }
-    let on_event = |event: ChatEvent<'_>| {
-        if let (true, ChatEvent::TextDelta(text)) = (stream, event) {
-            job.shared.deltas.push(job.assignment, text);
+    let mut spent = Usage { calls: 1, ..Usage::default() };
+    job.spent.set(spent);
+    let on_event = |event: ChatEvent<'_>| match event {
+        ChatEvent::TextDelta(text) if stream => job.shared.deltas.push(job.assignment, text),
+        ChatEvent::Usage(usage) => {
+            // also of a call that is cut later
+            count(&mut spent, usage);
+            job.spent.set(spent);
         }
+        _ => {}
     };
     match providers.chat(&request, limits, on_event).await {
         Ok(response) => {
-            let usage = usage(&response);
-            Ok(Ended::Result { value: value(response), usage })
+            count(&mut spent, &response.usage);
+            spent.usd_micros = response.cost_usd_micros.unwrap_or(0);
+            job.spent.set(spent);
+            Ok(Ended::Result(value(response)))
         }
-        Err(error) => Err(failure(&error)),
+        Err(error) => {
+            if unsent(error.kind()) {
+                job.spent.set(Usage::default());
+            }
+            Err(failure(&error))
+        }
     }
 }
 
@@ -102,14 +115,22 @@ fn value(response: ChatResponse) -> Payload {
     Payload::of(&value)
 }
 
-fn usage(response: &ChatResponse) -> Usage {
-    Usage {
-        calls: 1,
-        input_tokens: response.usage.input,
-        output_tokens: response.usage.output,
-        cached_tokens: response.usage.cached_input,
-        usd_micros: response.cost_usd_micros.unwrap_or(0),
-    }
+fn count(spent: &mut Usage, usage: &trireme_llm::Usage) {
+    spent.input_tokens = usage.input;
+    spent.output_tokens = usage.output;
+    spent.cached_tokens = usage.cached_input;
+}
+
+/// Whether the provider never saw the call.
+fn unsent(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::UnknownModel { .. }
+            | Kind::MissingKey { .. }
+            | Kind::InvalidConfig(_)
+            | Kind::InvalidRequest(_)
+            | Kind::Connect(_)
+    )
 }
 
 fn failure(error: &trireme_llm::Error) -> Failure {
@@ -127,6 +148,5 @@ fn failure(error: &trireme_llm::Error) -> Failure {
         Class::TotalTimeout => (FailureClass::Permanent, "timeout", None),
         Class::Permanent => (FailureClass::Permanent, "refused", None),
     };
-    let usage = Usage { calls: 1, ..Usage::default() };
-    Failure { class, code, message: error.to_string(), retry_after, usage }
+    Failure { class, code, message: error.to_string(), retry_after }
 }

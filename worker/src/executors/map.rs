@@ -25,7 +25,7 @@ pub(super) async fn expand(job: &Job<'_>, items: Vec<Payload>) -> Result<Ended, 
             start: start as u32,
             args: items[start..end].to_vec(),
         };
-        match job.shared.backend.extend(extend).await? {
+        match job.shared.read(|| job.shared.backend.extend(extend.clone())).await? {
             Extended::Width(_) => start = end,
             Extended::Refused => {
                 let text = format!("{} items are over the limit of {MAX_WIDTH}", items.len());

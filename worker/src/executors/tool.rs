@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use trireme_model::{FailureClass, Ms, Payload, Usage};
+use trireme_model::{FailureClass, Ms, Payload};
 use trireme_tool::{CallContext, Class, Tools};
 
 use super::Job;
@@ -20,7 +20,7 @@ pub(super) async fn call(tools: &Tools, job: &Job<'_>, name: &str, args: Value) 
         CallContext::new(assignment.run.as_str(), assignment.task.as_str(), 0, assignment.attempt, deadline)
             .with_cancel(job.stop.clone());
     match tools.call(name, &context, args).await {
-        Ok(output) => Ok(Ended::Result { value: Payload::of(&output.value), usage: Usage::default() }),
+        Ok(output) => Ok(Ended::Result(Payload::of(&output.value))),
         Err(error) => Err(failure(&error)),
     }
 }
@@ -32,5 +32,5 @@ fn failure(error: &trireme_tool::Error) -> Failure {
         Class::Permanent | Class::Timeout | Class::Cancelled => (FailureClass::Permanent, None),
     };
     let retry_after = retry_after.map(|after| Ms::try_from(after.as_millis()).unwrap_or(Ms::MAX));
-    Failure { class, code: error.code(), message: error.to_string(), retry_after, usage: Usage::default() }
+    Failure { class, code: error.code(), message: error.to_string(), retry_after }
 }
