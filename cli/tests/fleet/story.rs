@@ -1,0 +1,164 @@
+//! What happens to runs while their fleet is at work: events resumed elsewhere, cancels, members that leave.
+
+use std::time::Duration;
+
+use serde_json::json;
+use trireme_test_servers::free_port;
+
+use crate::support::{
+    SOON,
+    api::{Sse, whole_log},
+    eventually, example,
+    fleet::Fleet,
+    process::run,
+    simulator::Simulator,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_on_at_another_coordinator_without_gap_or_repeat() {
+    let simulator = Simulator::examples().await;
+    let fleet = Fleet::shared(Some(simulator.config.clone())).await;
+    let coordinators = [fleet.coordinator("c1").await, fleet.coordinator("c2").await];
+    let worker = fleet.worker("w", &[]).await;
+    let id = coordinators[0].api.submit(&example("market-brief")).await;
+    let mut events: Vec<Sse> = Vec::new();
+    let mut turns = 0;
+    while events.last().is_none_or(|event| event.kind != "run.succeeded") {
+        let last = events.last().map(|event| event.id.clone());
+        let limit = [7, 1, 19][turns % 3];
+        let more = coordinators[turns % 2].api.events(&id, last.as_deref(), limit).await;
+        assert!(!more.is_empty(), "the stream ended early");
+        events.extend(more);
+        turns += 1;
+    }
+    assert!(turns > 4, "only {turns} turns");
+    whole_log(&events);
+    assert!(events.iter().any(|event| event.kind == "task.delta"), "the brief is streamed");
+    for coordinator in &coordinators {
+        assert_eq!(coordinator.api.events(&id, None, usize::MAX).await, events);
+    }
+    for member in coordinators.into_iter().chain([worker]) {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_at_any_coordinator_breaks_off_the_call_in_flight() {
+    let simulator = Simulator::text("rules: [{fault: {hang: {}}}]").await;
+    let fleet = Fleet::shared(Some(simulator.config.clone())).await;
+    let (first, second) = (fleet.coordinator("c1").await, fleet.coordinator("c2").await);
+    let worker = fleet.worker("w", &[]).await;
+    let id = first.api.submit("tasks: {a: {llm: {model: sim/fast, prompt: hi}}}").await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    run(&["runs", "cancel", &id, "--server", &second.api.base]).await.expect(0, &[]);
+    eventually("the call is broken off", SOON, || async {
+        (simulator.calls().await[0]["outcome"] == "client_disconnected").then_some(())
+    })
+    .await;
+    assert_eq!(first.api.run(&id).await["status"], "cancelled");
+    let events = first.api.events(&id, None, usize::MAX).await;
+    whole_log(&events);
+    assert_eq!(simulator.calls().await.len(), 1, "nothing is called for a cancelled run");
+    for member in [first, second, worker] {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_worker_hands_its_task_back_without_burning_an_attempt() {
+    // the first call never ends, the next is answered
+    let scenario = "rules: [{times: 1, fault: {hang: {}}}, {respond: {text: fine}}]";
+    let simulator = Simulator::text(scenario).await;
+    let fleet = Fleet::shared(Some(simulator.config.clone())).await;
+    let coordinator = fleet.coordinator("c").await;
+    let leaving = fleet.worker("leaving", &[("TRIREME__WORKER__DRAIN_MS", "300")]).await;
+    // a burnt attempt would be the last
+    let spec = "tasks: {a: {llm: {model: sim/fast, prompt: hi}, retry: {attempts: 1}}}\noutput: \"{{ a.text }}\"";
+    let id = coordinator.api.submit(spec).await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    let staying = fleet.worker("staying", &[]).await;
+    leaving.stop().await;
+    let run = coordinator.api.ended(&id, SOON).await;
+    assert_eq!((&run["status"], &run["output"]), (&json!("succeeded"), &json!("fine")), "{run}");
+    let events = coordinator.api.events(&id, None, usize::MAX).await;
+    whole_log(&events);
+    assert!(events.iter().all(|event| event.kind != "task.lost"), "handed back, not lost: {events:?}");
+    for member in [coordinator, staying] {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_worker_finishes_what_it_can() {
+    let scenario = "rules: [{respond: {text: fine, time_to_first_token: 1s}}]";
+    let simulator = Simulator::text(scenario).await;
+    let fleet = Fleet::shared(Some(simulator.config.clone())).await;
+    let coordinator = fleet.coordinator("c").await;
+    let worker = fleet.worker("w", &[]).await;
+    let id = coordinator.api.submit("tasks: {a: {llm: {model: sim/fast, prompt: hi}}}").await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    worker.stop().await;
+    let calls = simulator.calls().await;
+    assert_eq!((calls.len(), &calls[0]["outcome"]), (1, &json!("completed")));
+    let run = coordinator.api.run(&id).await;
+    let task = run["tasks"].as_array().unwrap().iter().find(|task| task["id"] == "a").unwrap().clone();
+    assert_eq!(task["status"], "succeeded", "{run}");
+    // what follows waits for the next worker
+    let next = fleet.worker("next", &[]).await;
+    assert_eq!(coordinator.api.ended(&id, SOON).await["status"], "succeeded");
+    for member in [coordinator, next] {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_workers_task_is_done_by_another_within_12_seconds() {
+    let scenario = "rules: [{times: 1, fault: {hang: {}}}, {respond: {text: fine}}]";
+    let simulator = Simulator::text(scenario).await;
+    let fleet = Fleet::shared(Some(simulator.config.clone())).await;
+    let coordinator = fleet.coordinator("c").await;
+    let mut doomed = fleet.worker("doomed", &[]).await;
+    let id = coordinator.api.submit("tasks: {a: {llm: {model: sim/fast, prompt: hi}}}").await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    let healthy = fleet.worker("healthy", &[]).await;
+    doomed.process.kill().await;
+    let run = coordinator.api.ended(&id, Duration::from_secs(12)).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let events = coordinator.api.events(&id, None, usize::MAX).await;
+    whole_log(&events);
+    assert_eq!(events.iter().filter(|event| event.kind == "task.lost").count(), 1, "{events:?}");
+    for member in [coordinator, healthy] {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_lives_through_a_restart_of_its_coordinator() {
+    let fleet = Fleet::shared(None).await;
+    let port = free_port().unwrap();
+    let mut coordinator = fleet.spawn_coordinator("c", port, &[]).ready().await;
+    let worker = fleet.worker("w", &[]).await;
+    let spec = "tasks: {a: {tool: {name: sleep, args: {ms: 3000}}}}\noutput: done";
+    let id = coordinator.api.submit(spec).await;
+    let server = coordinator.api.base.clone();
+    let follow = tokio::spawn(async move { run(&["runs", "follow", &id, "--server", &server]).await });
+    eventually("somebody follows", SOON, || async {
+        let (_, metrics) = coordinator.api.get("/metrics").await.ok()?;
+        metrics.lines().any(|line| line.starts_with("trireme_event_streams") && line.ends_with(" 1")).then_some(())
+    })
+    .await;
+    coordinator.process.kill().await;
+    let again = fleet.spawn_coordinator("c", port, &[]).ready().await;
+    let followed = follow.await.unwrap();
+    assert_eq!(followed.expect(0, &["a started", "run succeeded"]).out, "done\n");
+    assert_eq!(followed.err.matches("a started").count(), 1, "no repeat: {}", followed.err);
+    for member in [again, worker] {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
