@@ -268,3 +268,57 @@ async fn tick(ticks: &mut Interval, shutdown: &CancellationToken) -> bool {
         () = shutdown.cancelled() => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use trireme_backend_embedded::Embedded;
+    use trireme_model::{Kind, Payload};
+
+    use super::*;
+
+    fn leases() -> Arc<Leases> {
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        Arc::new(Leases::new(Arc::new(Embedded::default()), metrics))
+    }
+
+    fn assignment(attempt: u32) -> Assignment {
+        Assignment {
+            run: RunId::new("r").unwrap(),
+            task: TaskId::new("a").unwrap(),
+            kind: Kind::Tool,
+            pool: "tool".into(),
+            token: Token::new("epoch", attempt, "claim"),
+            attempt,
+            max_attempts: 3,
+            now: 0,
+            deadline: 0,
+            ready_at: 0,
+            body: Payload::default(),
+            arg: None,
+            inputs: Vec::new(),
+            input: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_claimed_after_the_release_is_released_too() {
+        let leases = leases();
+        let early = leases.hold(&assignment(1), Instant::now());
+        leases.release_all();
+        assert_eq!(early.stopped().await, Stop::Released);
+        drop(early);
+        assert_eq!(leases.hold(&assignment(2), Instant::now()).stopped().await, Stop::Released);
+    }
+
+    #[tokio::test]
+    async fn a_later_attempt_takes_the_place_and_the_end_of_the_earlier_leaves_it_alone() {
+        let leases = leases();
+        let early = leases.hold(&assignment(1), Instant::now());
+        let late = leases.hold(&assignment(2), Instant::now());
+        assert_eq!(early.stopped().await, Stop::Lost);
+        drop(early);
+        assert_eq!(leases.renewals().len(), 1);
+        assert!(!late.token().is_cancelled());
+    }
+}

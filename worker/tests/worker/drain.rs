@@ -20,9 +20,7 @@ output: "{{ b }}"
         .await;
     stage.probe.until("the attempt", |seen| seen.running == 1).await;
     first.ask_to_stop();
-    // it has begun to drain once it hands back its place with the broker
-    tokio::task::yield_now().await;
-    tokio::task::yield_now().await;
+    stage.tap.until("the drain", |calls| calls.iter().any(|call| call.what == "stopped")).await;
     stage.probe.open("gate");
     first.stop().await;
     assert_eq!(stage.probe.started(), ["a"]);

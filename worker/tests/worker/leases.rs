@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use trireme_backend::Backend;
 use trireme_model::{TaskStatus, limits};
 
-use crate::support::{Stage, config, task};
+use crate::support::{Stage, Tap, config, task};
 
 const WAITS: &str =
     "tasks: {a: {tool: {name: probe, args: {wait: gate, value: 1}}, timeout: 1h}}\noutput: '{{ a }}'";
@@ -39,26 +39,30 @@ async fn all_leases_are_renewed_in_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_stops_itself_when_its_lease_may_have_run_out() {
-    let stage = Stage::manual();
-    stage.tap.refuse("renew", usize::MAX);
-    let worker = stage.hire(config(&[("tool", 1)])).await;
-    let run = stage.submit(WAITS).await;
-    stage.probe.until("the attempt", |seen| seen.running == 1).await;
-    let begun = Instant::now();
-    stage.probe.until("its end", |seen| seen.running == 0).await;
-    // time is simulated, so this is exact: the lease, and not a whole round of renewals more
-    let lasted = begun.elapsed().as_millis() as u64;
-    assert!((limits::LEASE_MS - 50..=limits::LEASE_MS + 50).contains(&lasted), "{lasted} ms");
-    let metrics = worker.stop().await;
-    assert_eq!(metrics.leases_lost.get(), 1);
-    assert!(stage.tap.of("fail").is_empty() && stage.tap.of("complete").is_empty(), "nothing is recorded");
-    assert_eq!(stage.run(&run).await.tasks[&task("a")].status, TaskStatus::Running);
+    for fault in [Tap::refuse, Tap::stall] {
+        let stage = Stage::manual();
+        fault(&stage.tap, "renew", usize::MAX);
+        let worker = stage.hire(config(&[("tool", 1)])).await;
+        let run = stage.submit(WAITS).await;
+        stage.probe.until("the attempt", |seen| seen.running == 1).await;
+        let begun = Instant::now();
+        stage.probe.until("its end", |seen| seen.running == 0).await;
+        // time is simulated, so this is exact: the lease, and not a whole round of renewals more
+        let lasted = begun.elapsed().as_millis() as u64;
+        assert!((limits::LEASE_MS - 50..=limits::LEASE_MS + 50).contains(&lasted), "{lasted} ms");
+        let metrics = worker.stop().await;
+        assert_eq!(metrics.leases_lost.get(), 1);
+        assert!(
+            stage.tap.of("fail").is_empty() && stage.tap.of("complete").is_empty(),
+            "nothing is recorded"
+        );
+        assert_eq!(stage.run(&run).await.tasks[&task("a")].status, TaskStatus::Running);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_attempt_stops_and_records_nothing() {
     let stage = Stage::manual();
-    // so that renewals alone can tell
     let first = stage.hire(config(&[("tool", 1)])).await;
     let run = stage.submit(WAITS).await;
     stage.probe.until("the attempt", |seen| seen.running == 1).await;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use trireme_backend::Backend;
 
-use crate::support::{Call, Stage, config, task};
+use crate::support::{Call, Stage, Tap, config, task};
 
 const ONE: &str = "tasks: {a: {tool: {name: probe, args: {value: 7}}}}\noutput: '{{ a }}'";
 
@@ -19,13 +19,9 @@ fn assert_repeats(calls: &[Call], times: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_repeated_until_it_is_answered() {
-    for lost in [false, true] {
+    for fault in [Tap::refuse, Tap::lose, Tap::stall] {
         let stage = Stage::new().await;
-        if lost {
-            stage.tap.lose("claim", 3)
-        } else {
-            stage.tap.refuse("claim", 3)
-        }
+        fault(&stage.tap, "claim", 3);
         let worker = stage.hire(config(&[("tool", 2)])).await;
         let run = stage.submit(ONE).await;
         assert_eq!(stage.output(&run).await, 7);
@@ -39,13 +35,9 @@ async fn a_claim_is_repeated_until_it_is_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_is_repeated_and_only_then_acked() {
-    for lost in [false, true] {
+    for fault in [Tap::refuse, Tap::lose, Tap::stall] {
         let stage = Stage::new().await;
-        if lost {
-            stage.tap.lose("complete", 3)
-        } else {
-            stage.tap.refuse("complete", 3)
-        }
+        fault(&stage.tap, "complete", 3);
         let worker = stage.hire(config(&[("tool", 2)])).await;
         let run = stage.submit(ONE).await;
         assert_eq!(stage.output(&run).await, 7);

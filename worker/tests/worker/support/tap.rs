@@ -43,6 +43,8 @@ enum Fault {
     Refuse,
     /// The store carries it out, the answer gets lost.
     Lose,
+    /// There is never an answer.
+    Stall,
 }
 
 pub struct Tap {
@@ -79,6 +81,11 @@ impl Tap {
     /// The next `times` calls of `what` are carried out, but their answers get lost.
     pub fn lose(&self, what: &'static str, times: usize) {
         self.faults.lock().unwrap().insert(what, (Fault::Lose, times));
+    }
+
+    /// The next `times` calls of `what` are never answered.
+    pub fn stall(&self, what: &'static str, times: usize) {
+        self.faults.lock().unwrap().insert(what, (Fault::Stall, times));
     }
 
     /// What happened so far, in order.
@@ -156,6 +163,10 @@ impl Tap {
         };
         let answer = match fault {
             Some(Fault::Refuse) => None,
+            Some(Fault::Stall) => {
+                self.note(what, task, id, false);
+                return std::future::pending().await;
+            }
             Some(Fault::Lose) => {
                 call.await?;
                 None
@@ -245,7 +256,10 @@ impl Backend for Tap {
             loop {
                 let delivery = tokio::select! {
                     biased;
-                    () = stopped.cancelled() => return from.stop(),
+                    () = stopped.cancelled() => {
+                        tap.note("stopped", "", "", true);
+                        return from.stop();
+                    }
                     delivery = from.next() => delivery,
                 };
                 let Some(mut delivery) = delivery else { return };
