@@ -188,7 +188,7 @@ impl Store {
             while !part.is_empty() {
                 let rest = part.split_off(part.len().min(MANY));
                 let (places, items): (Vec<usize>, Vec<Renew>) = part.into_iter().unzip();
-                for (at, answer) in places.into_iter().zip(drivers.shard.step::<OnRenew>(items).await?) {
+                for (at, answer) in places.into_iter().zip(drivers.shard.steps::<OnRenew>(items).await) {
                     answers[at] = answer?;
                 }
                 part = rest;
@@ -245,7 +245,7 @@ impl Store {
             }
             swept.looked += items.len();
             swept.more |= items.len() >= SWEEP;
-            for answer in shard.step::<OnSweep>(items).await? {
+            for answer in shard.steps::<OnSweep>(items).await {
                 match answer {
                     Ok(purged) => swept.purged += usize::from(purged),
                     // one run that can't be read must not hold up the others

@@ -16,20 +16,19 @@
 
 E.clock(ARGV[1])
 local runs, items = cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
-for _, item in ipairs(items) do
-  local at, task, attempt, text = unpack(item)
-  local r = E.open(KEYS[2 * at - 1], KEYS[2 * at], runs[at])
+for i = 1, #items do
+  local at, task, attempt, text = unpack(items[i])
+  local r = E.open(at, KEYS[2 * at - 1], KEYS[2 * at], runs[at])
   local delta = ',"task":"' .. task .. '","attempt":' .. string.format('%d', attempt) .. ',"text":' .. text
   E.log(r, 'task.delta', delta)
 end
 local kept, woken = 0, {}
 for _, r in ipairs(E.list) do
-  local ok, m = pcall(E.head, r)
-  m = ok and m
-  if m and m[$RUN_STATUS] == $RUN_RUNNING and redis.call('LLEN', r.log) < $MAX_DELTAS then
+  local raw = redis.call('HGET', r.key, 'm')
+  if raw and string.byte(raw, $RUN_STATUS_BYTE) == $RUN_RUNNING and redis.call('LLEN', r.log) < $MAX_DELTAS then
     redis.call('RPUSH', r.log, unpack(r.events))
     kept = kept + #r.events
-    if m[$WATCHED] == 1 then
+    if string.byte(raw, $WATCHED_BYTE) == 1 then
       woken[#woken + 1] = r.id
     end
   end

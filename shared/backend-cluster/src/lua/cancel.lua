@@ -10,7 +10,7 @@
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per run
 -- ITEM at
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code}
 -- EMITS   run.cancelled
 -- REPEAT  ENDED
 --- @include "settle"
@@ -18,11 +18,10 @@
 --- @include "flush"
 
 local function cancel_one(r)
-  local m = E.head(r)
-  if not m then
+  if not E.found(r, redis.call('HGET', r.key, 'm')) then
     return { $CANCEL_GONE }
   end
-  if m[$RUN_STATUS] ~= $RUN_RUNNING then
+  if E.over(r) then
     return { $CANCEL_ENDED }
   end
   E.end_run(r, $RUN_CANCELLED)
@@ -31,9 +30,9 @@ end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, cancel_one)
+for i = 1, #items do
+  local at = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = cancel_one(r)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

@@ -10,7 +10,7 @@
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per claim
 -- ITEM at, task, claim, has_input
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code} or {RUN, assignment}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code} or {RUN, assignment}
 -- EMITS   task.started; where the budget is used up, what follows from the task's failure
 -- REPEAT  with the same claim id: the same assignment
 --- @include "start"
@@ -19,14 +19,11 @@
 --- @include "flush"
 
 local function claim_one(r, id, claim, has_input)
-  local want, parent = E.fields(id)
-  E.assignment_fields(want, id, parent, has_input)
-  E.fetch(r, want)
-  local m = E.head(r)
-  if not m then
+  local s = E.begin(r, id, E.assignment_fields(id, has_input and 'd' or 'in'))
+  if s == nil then
     return { $CLAIM_GONE }
   end
-  local s, over = E.state(r, id), m[$RUN_STATUS] ~= $RUN_RUNNING
+  local over = E.over(r)
   if not s then
     -- a child that does not exist yet is not ready; of anything else there is no trace
     local map = E.parent(r, id)
@@ -60,9 +57,9 @@ end
 E.clock(ARGV[1])
 E.read_epoch(KEYS[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, task, claim, has_input = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, claim_one, task, claim, has_input)
+for i = 1, #items do
+  local at, task, claim, has_input = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = claim_one(r, task, claim, has_input)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

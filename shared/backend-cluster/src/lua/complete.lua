@@ -11,7 +11,7 @@
 -- ARGV[5] items       packed, one per attempt; `result` is '' for a map that is expanded, `usage` five numbers
 --                     or 0, `claim` '' or the id under which a ready successor of one of `pools` is claimed
 -- ITEM at, task, token, result, usage, claim, pools
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code} or {RECORDED, assignment}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code} or {RECORDED, assignment}
 -- EMITS   task.succeeded or task.expanded and what follows: task.skipped, task.cancelled, run.succeeded, ...
 -- REPEAT  with the same token: RECORDED, with the successor while it is held by the same claim
 --- @include "start"
@@ -21,15 +21,13 @@
 --- @include "flush"
 
 local function fetch_assignment(r, id)
-  local want = {}
-  E.assignment_fields(want, id, E.parent(r, id), true)
-  E.fetch(r, want)
+  E.fetch(r, { E.assignment_fields(id, 'd') })
 end
 
 -- The successor that an earlier call of the same complete claimed.
 local function repeat_next(r, id, claim)
   local next = E.state(r, id)[$NEXT]
-  if claim == '' or next == '' or r.m[$RUN_STATUS] ~= $RUN_RUNNING then
+  if claim == '' or next == '' or E.over(r) then
     return nil
   end
   local s = E.state(r, next)
@@ -42,7 +40,7 @@ end
 
 -- Claims the first task that became ready in this step, from `first` in the list, and fits.
 local function take_next(r, first, claim, pools)
-  if claim == '' or r.m[$RUN_STATUS] ~= $RUN_RUNNING then
+  if claim == '' or not r.ready or E.over(r) then
     return nil
   end
   for i = first, #r.ready do
@@ -61,23 +59,22 @@ local function take_next(r, first, claim, pools)
 end
 
 local function complete_one(r, id, token, result, usage, claim, pools)
-  local want = E.fields(id)
-  want[#want + 1] = 'n:' .. id
-  E.fetch(r, want)
-  local stand = E.holder(r, id, token, usage)
+  local s = E.begin(r, id, 'n:' .. id)
+  local stand = E.holder(r, id, s, token, usage)
   if stand == $HELD then
     return { $HOLDS, repeat_next(r, id, claim) }
   elseif stand ~= $HOLDS then
     return { stand }
   end
   E.book(r, $USAGE, usage)
-  local s, first = E.state(r, id), #r.ready + 1
+  local first = r.ready and #r.ready + 1 or 1
   if result ~= '' then
     E.put(r, 'r:' .. id, result)
     E.push(r, id, $SUCCEEDED, 0, nil, nil, false)
   else
     s[$STATUS] = $EXPANDED
-    r.dirty[id], r.due[id] = s, s[$DEADLINE]
+    r.dirty[id] = s
+    E.set_due(r, id, s[$DEADLINE])
     E.log(r, 'task.expanded', ',"task":"' .. id .. '","width":' .. string.format('%d', s[$WIDTH] or 0))
     E.check_join(r, id)
   end
@@ -92,9 +89,9 @@ end
 E.clock(ARGV[1])
 E.read_epoch(KEYS[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, task, token, result, usage, claim, pools = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, complete_one, task, token, result, usage, claim, pools)
+for i = 1, #items do
+  local at, task, token, result, usage, claim, pools = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = complete_one(r, task, token, result, usage, claim, pools)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

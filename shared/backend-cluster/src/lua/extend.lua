@@ -10,7 +10,7 @@
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per chunk of children; `args` is a list of JSON texts for the children from `start`
 -- ITEM at, task, token, start, args
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code, number of children}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code, number of children}
 -- EMITS   nothing
 -- REPEAT  the same answer; children that are known already stay as they are
 --- @include "settle"
@@ -18,18 +18,17 @@
 --- @include "flush"
 
 local function extend_one(r, id, token, start, args)
-  E.fetch(r, E.fields(id))
-  local m = E.head(r)
-  if not m then
+  local s = E.begin(r, id)
+  if s == nil then
     return { $GONE, 0 }
   end
-  if m[$RUN_STATUS] ~= $RUN_RUNNING then
+  if E.over(r) then
     return { $OVER, 0 }
   end
-  local s, g = E.state(r, id), E.spec(r, id)
   if not s then
     return { $GONE, 0 }
   end
+  local g = E.spec(r, id)
   if s[$STATUS] ~= $RUNNING or s[$TOKEN] ~= token then
     return { $STALE, 0 }
   end
@@ -48,9 +47,9 @@ end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, task, token, start, args = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, extend_one, task, token, start, args)
+for i = 1, #items do
+  local at, task, token, start, args = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = extend_one(r, task, token, start, args)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

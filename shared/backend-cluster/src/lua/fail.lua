@@ -11,7 +11,7 @@
 -- ARGV[5] items       packed, one per attempt; `error` is JSON, `after` the Retry-After in ms or -1, `jitter`
 --                     per mille, `usage` five numbers or 0
 -- ITEM at, task, token, class, error, after, jitter, usage
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code, time of the next attempt}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code, time of the next attempt}
 -- EMITS   task.retrying, or task.failed and what follows: task.skipped, run.failed, ...
 -- REPEAT  with the same token: RETRYING with the same time, or ENDED; after RELEASED it is STALE
 --- @include "settle"
@@ -25,21 +25,20 @@ local function bound(backoff, times)
 end
 
 local function fail_one(r, id, token, class, error, after, jitter, usage)
-  local want = E.fields(id)
-  want[#want + 1] = 'n:' .. id
-  E.fetch(r, want)
-  local stand = E.holder(r, id, token, usage)
+  local s = E.begin(r, id, 'n:' .. id)
+  local stand = E.holder(r, id, s, token, usage)
   if stand == $HELD then
-    if E.state(r, id)[$STATUS] ~= $RETRYING then
+    if s[$STATUS] ~= $RETRYING then
       return { $FAIL_ENDED, 0 }
     end
-    local at = r.due[id] or redis.call('ZSCORE', KEYS[2], r.id .. ':' .. id) or 0
+    local member = r.id .. ':' .. id
+    local at = E.due[member] or redis.call('ZSCORE', KEYS[2], member) or 0
     return { $FAIL_RETRYING, tonumber(at) }
   elseif stand ~= $HOLDS then
     return { stand, 0 }
   end
   E.book(r, $USAGE, usage)
-  local s, x, wait = E.state(r, id), E.exec(r, id), nil
+  local x, wait = E.exec(r, id), nil
   r.dirty[id] = s
   if class == $CLASS_RELEASED then
     E.requeue(r, id)
@@ -64,7 +63,7 @@ local function fail_one(r, id, token, class, error, after, jitter, usage)
   end
   s[$STATUS] = $RETRYING
   local retry_at = E.sooner(E.now + math.max(wait, 1), s[$DEADLINE])
-  r.due[id] = retry_at
+  E.set_due(r, id, retry_at)
   local at = string.format('%.0f', retry_at)
   E.log(r, 'task.retrying', ',"task":"' .. id .. '","retry_at":' .. at .. ',"error":' .. error)
   return { $FAIL_RETRYING, retry_at }
@@ -72,9 +71,9 @@ end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, task, token, class, error, after, jitter, usage = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, fail_one, task, token, class, error, after, jitter, usage)
+for i = 1, #items do
+  local at, task, token, class, error, after, jitter, usage = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = fail_one(r, task, token, class, error, after, jitter, usage)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

@@ -10,7 +10,7 @@
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per attempt
 -- ITEM at, task, token
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code}
 -- EMITS   nothing
 -- REPEAT  extends once more
 --- @include "task"
@@ -18,30 +18,28 @@
 --- @include "flush"
 
 local function renew_one(r, id, token)
-  E.fetch(r, E.fields(id))
-  local m = E.head(r)
-  if not m then
+  local s = E.begin(r, id)
+  if s == nil then
     return { $RENEW_LOST }
   end
-  if m[$RUN_STATUS] ~= $RUN_RUNNING or E.orphaned(r, id) then
+  if E.over(r) or E.orphaned(r, id) then
     return { $RENEW_CANCELLED }
   end
-  local s = E.state(r, id)
   if s and s[$STATUS] == $CANCELLED then
     return { $RENEW_CANCELLED }
   end
   if not s or s[$STATUS] ~= $RUNNING or s[$TOKEN] ~= token then
     return { $RENEW_LOST }
   end
-  r.due[id] = E.sooner(E.now + $LEASE_MS, s[$DEADLINE])
+  E.set_due(r, id, E.sooner(E.now + $LEASE_MS, s[$DEADLINE]))
   return { $RENEW_HELD }
 end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, task, token = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, renew_one, task, token)
+for i = 1, #items do
+  local at, task, token = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = renew_one(r, task, token)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

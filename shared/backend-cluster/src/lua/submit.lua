@@ -11,7 +11,7 @@
 -- ARGV[5] items       packed, one per run; `head` is its head without the times, `limit` its time limit in ms or
 --                     -1, `roots` the tasks without inputs, `fields` names and values of everything else
 -- ITEM at, fingerprint, head, limit, roots, fields
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {code}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {code}
 -- EMITS   run.started
 -- REPEAT  EXISTS for the same fingerprint, CONFLICT for another
 --- @include "ready"
@@ -21,15 +21,16 @@
 local accepted = {}
 
 local function submit_one(r, fingerprint, head, limit, roots, fields)
-  E.fetch(r, { 'm', 'fp' })
-  if E.head(r) then
-    return { r.f.fp == fingerprint and $SUBMIT_EXISTS or $SUBMIT_CONFLICT }
+  -- twice in one batch: what the first one wrote is not in the store yet
+  local known = r.fingerprint or redis.call('HGET', r.key, 'fp')
+  if known then
+    return { known == fingerprint and $SUBMIT_EXISTS or $SUBMIT_CONFLICT }
   end
-  r.m, r.head_dirty, r.new = head, true, true
+  r.m, r.head_dirty, r.new, r.f, r.fingerprint = head, true, true, {}, fingerprint
   head[$RUN_CREATED] = E.now
   if limit >= 0 then
-    head[$RUN_DEADLINE] = E.now + limit
-    r.due[''] = head[$RUN_DEADLINE]
+    fields[#fields + 1], fields[#fields + 2] = 'd', string.format('%.0f', E.now + limit)
+    E.set_due(r, '', E.now + limit)
   end
   r.out = fields
   for i = 1, #fields, 2 do
@@ -48,10 +49,10 @@ end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, fingerprint, head, limit, roots, fields = unpack(item)
-  local r = E.open(KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = E.try(i, r, submit_one, fingerprint, head, limit, roots, fields)
+for i = 1, #items do
+  local at, fingerprint, head, limit, roots, fields = unpack(items[i])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  answers[i] = submit_one(r, fingerprint, head, limit, roots, fields)
 end
 -- first the index: an entry without its run is harmless, a run without its entry would not be listed
 if #accepted > 0 then

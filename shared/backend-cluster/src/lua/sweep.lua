@@ -11,7 +11,7 @@
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per entry; `task` is '' for the run itself
 -- ITEM at, task
--- RETURNS packed {time, answers, hints, aborts, errors}; an answer is {1 when its run was purged}
+-- RETURNS packed {time, answers, hints, aborts}; an answer is {1 when its run was purged}
 -- EMITS   task.lost, task.failed, run.failed, ... and what follows
 -- REPEAT  looks at what is due by then: after an answer, nothing
 --- @include "settle"
@@ -21,7 +21,7 @@
 local purged = {}
 
 local function look_at_run(r)
-  if r.m[$RUN_STATUS] ~= $RUN_RUNNING then
+  if E.over(r) then
     purged[#purged + 1] = r
     return { 1 }
   end
@@ -40,8 +40,9 @@ local function look_at_live(r, id, s)
   elseif status == $READY then
     s[$REPUBLISHED] = s[$REPUBLISHED] + 1
     local wait = math.min($REPUBLISH_MS * 2 ^ math.min(s[$REPUBLISHED], 10), $REPUBLISH_CAP_MS)
-    r.due[id] = E.sooner(E.now + wait, s[$DEADLINE])
-    r.dirty[id], r.ready[#r.ready + 1] = s, id
+    E.set_due(r, id, E.sooner(E.now + wait, s[$DEADLINE]))
+    r.dirty[id] = s
+    E.announce(r, id)
   elseif status == $RETRYING then
     E.requeue(r, id)
   elseif status == $RUNNING then
@@ -54,38 +55,28 @@ local function look_at_live(r, id, s)
       E.requeue(r, id)
     end
   else
-    r.due[id] = s[$DEADLINE]
+    E.set_due(r, id, s[$DEADLINE])
   end
   E.settle_all(r)
 end
 
 local function look_one(r, id)
   local member = id == '' and r.id or r.id .. ':' .. id
-  local score = r.due[id] or tonumber(redis.call('ZSCORE', KEYS[2], member) or 0)
+  local score = E.due[member] or tonumber(redis.call('ZSCORE', KEYS[2], member) or 0)
   if score == 0 or score > E.now then
     return { 0 }
   end
-  local want = id == '' and { 'm' } or E.fields(id)
-  E.fetch(r, want)
-  local m = E.head(r)
-  if not m then
-    -- the run is gone: forget the entry
-    r.m, r.forgotten = { $RUN_CANCELLED }, true
-    m = r.m
-  end
-  if r.forgotten then
-    r.due[id] = 0
-    return { 0 }
-  end
-  if id == '' then
+  if id == '' and E.found(r, redis.call('HGET', r.key, 'm')) then
     return look_at_run(r)
   end
-  local s = E.state(r, id)
-  if not s or m[$RUN_STATUS] ~= $RUN_RUNNING or s[$STATUS] >= $SUCCEEDED then
-    r.due[id] = 0
+  local s = id ~= '' and E.begin(r, id)
+  -- of a run that is gone, of one that has ended, and of what has ended in it, there is nothing to look at
+  if not s or E.over(r) or s[$STATUS] >= $SUCCEEDED then
+    E.set_due(r, id, 0)
   elseif E.orphaned(r, id) then
     s[$STATUS], s[$ENDED_AT] = $CANCELLED, E.now
-    r.dirty[id], r.due[id] = s, 0
+    r.dirty[id] = s
+    E.set_due(r, id, 0)
   else
     look_at_live(r, id, s)
   end
@@ -94,16 +85,16 @@ end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i, item in ipairs(items) do
-  local at, task = unpack(item)
-  local r = E.open(KEYS[3 * at], KEYS[3 * at + 1], runs[at])
+for i = 1, #items do
+  local at, task = unpack(items[i])
+  local r = E.open(at, KEYS[3 * at], KEYS[3 * at + 1], runs[at])
   r.blobs = KEYS[3 * at + 2]
-  answers[i] = E.try(i, r, look_one, task)
+  answers[i] = look_one(r, task)
 end
 -- the run's own entry goes last: until then a repeat finds what is left
 for _, r in ipairs(purged) do
   redis.call('ZREM', KEYS[1], r.id)
   redis.call('UNLINK', r.log, r.blobs, r.key)
-  r.due[''] = 0
+  E.set_due(r, '', 0)
 end
 return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)

@@ -113,28 +113,29 @@ const STATE: &[&str] = &[
 /// Positions in a packed spec (`g:`, `c:`): the fields of [`super::layout::Spec`] in order.
 const SPEC: &[&str] = &[
     "KIND",
-    "POOL",
+    "PAID",
+    "FALLBACK",
+    "OPENS",
+    "LAST",
     "PRIORITY",
+    "ON_MISS",
+    "AT_ONCE",
+    "POOL",
     "TIMEOUT",
     "MAX_ATTEMPTS",
     "BACKOFF",
-    "PAID",
-    "FALLBACK",
     "INPUTS",
-    "OPENS",
     "NEED",
     "WITHIN",
-    "ON_MISS",
-    "AT_ONCE",
 ];
 /// Positions in the head of a run (`m`): the fields of [`super::layout::Head`] in order; `USAGE` and `WASTED` are
 /// the first of five.
 const HEAD: &[&str] = &[
     "RUN_STATUS",
+    "WATCHED",
+    "RUN_DEGRADED",
     "RUN_CREATED",
     "RUN_ENDED",
-    "RUN_DEADLINE",
-    "OUTPUT",
     "BUDGET_TOKENS",
     "BUDGET_USD",
     "USAGE",
@@ -147,8 +148,18 @@ const HEAD: &[&str] = &[
     "",
     "",
     "",
-    "RUN_DEGRADED",
-    "WATCHED",
+];
+/// Small numbers that scripts read without unpacking all: each is one byte, and these are their places from 1. The
+/// header of an array of up to 15 values is one byte long, of a longer one three.
+const BYTES: &[(&str, usize)] = &[
+    ("KIND_BYTE", 2),
+    ("PAID_BYTE", 3),
+    ("FALLBACK_BYTE", 4),
+    ("OPENS_BYTE", 5),
+    ("LAST_BYTE", 6),
+    ("STATUS_BYTE", 4),
+    ("RUN_STATUS_BYTE", 4),
+    ("WATCHED_BYTE", 5),
 ];
 
 /// The text that stands for `$name` in a script.
@@ -158,6 +169,9 @@ pub(crate) fn value(name: &str) -> Option<String> {
         if let Some(at) = positions.iter().position(|position| *position == name) {
             return Some((at + 1).to_string());
         }
+    }
+    if let Some((_, at)) = BYTES.iter().find(|(byte, _)| *byte == name) {
+        return Some(at.to_string());
     }
     let number = match name {
         "WAITING" => status::WAITING.into(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `m` | the head: what transitions change ([`Head`]) |
 //! | `name`, `fp`, `in`, `order` | label, fingerprint, input, packed list of the tasks |
+//! | `d` | its deadline, where it has one |
 //! | `ft`, `fe` | why it failed: task (may be empty) and error |
 //! | `g:T` `b:T` `i:T` `n:T` `o:T` `f:T` | what was submitted of a task: [`Spec`], body, inputs, successors, joins whose windows it opens, fallback |
 //! | `c:T` `F:T` | of a map: the [`Spec`] and the fallback of its children |
@@ -32,10 +33,10 @@ const LARGEST: u64 = 1 << 53;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Head {
     pub(crate) status: u8,
+    pub(crate) watched: u8,
+    pub(crate) degraded: u8,
     pub(crate) created: Ms,
     pub(crate) ended: Ms,
-    pub(crate) deadline: Ms,
-    pub(crate) output: String,
     pub(crate) budget_tokens: i64,
     pub(crate) budget_usd: i64,
     pub(crate) calls: u64,
@@ -48,8 +49,6 @@ pub(crate) struct Head {
     pub(crate) wasted_output_tokens: u64,
     pub(crate) wasted_cached_tokens: u64,
     pub(crate) wasted_usd_micros: u64,
-    pub(crate) degraded: u8,
-    pub(crate) watched: u8,
 }
 
 /// A task's state. Fields in the order of `constants::STATE`; the last three only of maps with children.
@@ -84,19 +83,20 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) kind: u8,
-    pub(crate) pool: String,
+    pub(crate) paid: u8,
+    pub(crate) fallback: u8,
+    pub(crate) opens: u8,
+    pub(crate) last: u8,
     pub(crate) priority: u8,
+    pub(crate) on_miss: u8,
+    pub(crate) at_once: u32,
+    pub(crate) pool: String,
     pub(crate) timeout: i64,
     pub(crate) max_attempts: u32,
     pub(crate) backoff: u64,
-    pub(crate) paid: u8,
-    pub(crate) fallback: u8,
     pub(crate) inputs: u32,
-    pub(crate) opens: u8,
     pub(crate) need: i64,
     pub(crate) within: i64,
-    pub(crate) on_miss: u8,
-    pub(crate) at_once: u32,
 }
 
 pub(crate) fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
@@ -130,13 +130,12 @@ pub(crate) fn usage_numbers(usage: &Usage) -> [u64; 5] {
 impl Head {
     /// The head of a run that is about to be accepted; the store sets its times.
     fn fresh(submit: &Submit) -> Self {
-        let output = submit.graph.tasks().last().map_or_else(String::new, |task| task.id.as_str().to_owned());
         Self {
             status: run_status::RUNNING,
+            watched: 0,
+            degraded: 0,
             created: 0,
             ended: 0,
-            deadline: 0,
-            output,
             budget_tokens: optional(submit.budget.tokens),
             budget_usd: optional(submit.budget.usd_micros),
             calls: 0,
@@ -149,8 +148,6 @@ impl Head {
             wasted_output_tokens: 0,
             wasted_cached_tokens: 0,
             wasted_usd_micros: 0,
-            degraded: 0,
-            watched: 0,
         }
     }
 
@@ -225,6 +222,7 @@ impl Spec {
             fallback: u8::from(exec.fallback.is_some()),
             inputs: u32::try_from(inputs).unwrap_or(u32::MAX),
             opens: u8::from(opens),
+            last: 0,
             need: match policy.map(|policy| policy.need) {
                 None => NO_POLICY,
                 Some(Need::All) => NEED_ALL,
@@ -309,6 +307,7 @@ impl Laid {
                 }
             }
         }
+        let last = submit.graph.tasks().last().map_or_else(|| "".into(), |task| task.id.to_string());
         let order: Vec<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
         let mut fields = Fields(Vec::with_capacity(8 + tasks.len() * 8));
         fields.add("name", "", submit.name.clone().into());
@@ -317,7 +316,7 @@ impl Laid {
         for task in tasks {
             let none = (Vec::new(), Vec::new());
             let (all, opens) = successors.get(&task.id).unwrap_or(&none);
-            fields.task(task, all, opens)?;
+            fields.task(task, all, opens, task.id.as_str() == last)?;
         }
         let roots =
             tasks.iter().filter(|task| task.inputs.is_empty()).map(|task| task.id.as_str().to_owned());
@@ -334,10 +333,19 @@ impl Fields {
         self.0.push(value);
     }
 
-    fn task(&mut self, task: &TaskSpec, successors: &[&str], opens: &[&str]) -> Result<(), Error> {
+    fn task(
+        &mut self,
+        task: &TaskSpec,
+        successors: &[&str],
+        opens: &[&str],
+        last: bool,
+    ) -> Result<(), Error> {
         let id = task.id.as_str();
         let at_once = task.children.as_ref().map_or(0, |children| children.at_once);
-        let spec = Spec::new(&task.exec, task.policy, task.inputs.len(), !opens.is_empty(), at_once);
+        let spec = Spec {
+            last: u8::from(last),
+            ..Spec::new(&task.exec, task.policy, task.inputs.len(), !opens.is_empty(), at_once)
+        };
         self.add("g:", id, pack(&spec)?.into());
         self.add("b:", id, task.body.as_bytes().clone());
         if !task.inputs.is_empty() {
@@ -359,5 +367,42 @@ impl Fields {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scripts read these bytes without unpacking the rest.
+    #[test]
+    fn small_numbers_stand_where_scripts_look_for_them() {
+        let at =
+            |packed: &[u8], name: &str| packed[constants::value(name).unwrap().parse::<usize>().unwrap() - 1];
+        let spec = Spec {
+            kind: 4,
+            paid: 1,
+            fallback: 1,
+            opens: 0,
+            last: 1,
+            priority: 0,
+            on_miss: 2,
+            at_once: 10_000,
+            pool: "llm".into(),
+            timeout: -1,
+            max_attempts: 3,
+            backoff: 500,
+            inputs: 9,
+            need: NEED_ALL,
+            within: -1,
+        };
+        let packed = pack(&spec).unwrap();
+        let names = ["KIND_BYTE", "PAID_BYTE", "FALLBACK_BYTE", "OPENS_BYTE", "LAST_BYTE"];
+        assert_eq!(names.map(|name| at(&packed, name)), [4, 1, 1, 0, 1]);
+        let head = pack(&[3_u8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        assert_eq!(["RUN_STATUS_BYTE", "WATCHED_BYTE"].map(|name| at(&head, name)), [3, 1]);
+        assert_eq!(constants::value("WASTED").unwrap(), "13");
+        let state = pack(&[6_u8; 17]).unwrap();
+        assert_eq!(at(&state, "STATUS_BYTE"), 6);
     }
 }

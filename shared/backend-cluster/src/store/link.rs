@@ -107,6 +107,12 @@ impl Link {
         }
         let reply = self.run(&command, Some(script)).await;
         trireme_backend::crash_point(script.after);
+        if let Err(Error::Unavailable { reason, .. }) = &reply
+            && reason.contains("NOEPOCH")
+        {
+            // somebody emptied the store: what was in it is gone, and new runs need an epoch
+            self.reopen().await?;
+        }
         reply
     }
 

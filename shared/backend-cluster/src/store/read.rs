@@ -195,7 +195,7 @@ impl Shard {
             status: head.status()?,
             created: head.created,
             ended: head.ended,
-            deadline: head.deadline,
+            deadline: hash.get("d", "").map_or(0, |at| text(at).parse().unwrap_or(0)),
             due: run_due,
             input: hash.payload("in", "").unwrap_or_default(),
             budget: head.budget(),

@@ -7,7 +7,6 @@ use trireme_backend::{Abort, Error};
 use trireme_model::{Hint, Ms, RunId, TaskId};
 
 use super::{
-    error,
     layout::{priority_of, unpack},
     link::Link,
     packer::Packer,
@@ -69,10 +68,10 @@ pub(crate) trait Transition: Send + Sync + 'static {
     fn answer(item: &Self::Item, wire: Self::Wire, now: Ms) -> Result<Self::Answer, Error>;
 }
 
-/// Time, answers, hints, aborts, errors.
+/// Time, answers, hints, aborts.
 #[derive(Deserialize)]
 #[serde(bound = "W: DeserializeOwned")]
-struct Reply<W>(Ms, Vec<W>, Vec<(usize, TaskId, String, u8)>, Vec<(usize, String)>, Vec<(usize, String)>);
+struct Reply<W>(Ms, Vec<W>, Vec<(usize, TaskId, String, u8)>, Vec<(RunId, String)>);
 
 /// A script on one shard, to be driven by a [`Batcher`](crate::batch::Batcher).
 pub(crate) struct On<T>(pub(crate) Arc<Shard>, pub(crate) std::marker::PhantomData<T>);
@@ -92,11 +91,7 @@ impl<T: Transition> Call for On<T> {
     }
 
     async fn call(&self, items: Vec<T::Item>) -> Vec<Result<T::Answer, Error>> {
-        let count = items.len();
-        match self.0.step::<T>(items).await {
-            Ok(answers) => answers,
-            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
-        }
+        self.0.steps::<T>(items).await
     }
 }
 
@@ -106,15 +101,31 @@ impl Shard {
         self.clock.as_ref().map_or_else(String::new, |clock| clock().to_string())
     }
 
-    /// Runs one batch: one answer per item, in order.
-    pub(crate) async fn step<T: Transition>(
-        &self,
-        items: Vec<T::Item>,
-    ) -> Result<Vec<Result<T::Answer, Error>>, Error> {
+    /// Runs one batch: one answer per item, in order. Where the script stopped at something that it could not read,
+    /// nothing was written: then each item goes alone, so that a spoilt run does not hold up others.
+    pub(crate) async fn steps<T: Transition>(&self, items: Vec<T::Item>) -> Vec<Result<T::Answer, Error>> {
+        let all: Vec<&T::Item> = items.iter().collect();
+        let error = match self.step::<T>(&all).await {
+            Ok(answers) => return answers,
+            Err(error) => error,
+        };
+        if items.len() == 1 || !matches!(error, Error::Unusable(_)) {
+            return items.iter().map(|_| Err(error.clone())).collect();
+        }
+        tracing::error!(%error, script = T::script().name, "a batch failed; trying its items one by one");
+        let mut answers = Vec::with_capacity(items.len());
+        for item in &items {
+            let alone = self.step::<T>(&[item]).await;
+            answers.push(alone.and_then(|mut answers| answers.pop().unwrap_or_else(|| Err(error.clone()))));
+        }
+        answers
+    }
+
+    async fn step<T: Transition>(&self, items: &[&T::Item]) -> Result<Vec<Result<T::Answer, Error>>, Error> {
         let (mut runs, mut index) = (Vec::<RunId>::new(), HashMap::<RunId, usize>::new());
         let mut packed = Packer::default();
         packed.array(items.len());
-        for item in &items {
+        for item in items {
             let run = T::run(item);
             let at = match index.get(run) {
                 Some(at) => *at,
@@ -153,18 +164,15 @@ impl Shard {
         let redis::Value::BulkString(reply) = reply else {
             return Err(Error::Unusable(format!("script {} answered {reply:?}", T::script().name)));
         };
-        let Reply(now, wires, hints, aborts, errors) = unpack::<Reply<T::Wire>>("a script's reply", &reply)?;
+        let Reply(now, wires, hints, aborts) = unpack::<Reply<T::Wire>>("a script's reply", &reply)?;
         self.emit(&runs, hints, aborts);
         if let Some(point) = T::AFTER_HINTS {
             trireme_backend::crash_point(point);
         }
-        let mut answers: Vec<Result<T::Answer, Error>> =
-            items.iter().zip(wires).map(|(item, wire)| T::answer(item, wire, now)).collect();
-        self.spoil(&mut answers, errors).await;
-        Ok(answers)
+        Ok(items.iter().zip(wires).map(|(item, wire)| T::answer(item, wire, now)).collect())
     }
 
-    fn emit(&self, runs: &[RunId], hints: Vec<(usize, TaskId, String, u8)>, aborts: Vec<(usize, String)>) {
+    fn emit(&self, runs: &[RunId], hints: Vec<(usize, TaskId, String, u8)>, aborts: Vec<(RunId, String)>) {
         if hints.is_empty() && aborts.is_empty() {
             return;
         }
@@ -172,23 +180,7 @@ impl Shard {
         let hints = hints.into_iter().filter_map(|(at, task, pool, priority)| {
             Some(Hint { run: run(at)?, task, pool, priority: priority_of(priority) })
         });
-        let aborts = aborts
-            .into_iter()
-            .filter_map(|(at, task)| Some(Abort { run: run(at)?, task: TaskId::new(task).ok() }));
+        let aborts = aborts.into_iter().map(|(run, task)| Abort { run, task: TaskId::new(task).ok() });
         (self.sink)(Emitted { hints: hints.collect(), aborts: aborts.collect() });
-    }
-
-    /// Puts errors in the places of items whose runs could not be read.
-    async fn spoil<A>(&self, answers: &mut [Result<A, Error>], errors: Vec<(usize, String)>) {
-        let emptied = errors.iter().any(|(_, text)| text.starts_with("NOEPOCH"));
-        for (at, text) in errors {
-            let code = text.split(' ').next().unwrap_or("").to_owned();
-            if let Some(answer) = answers.get_mut(at.wrapping_sub(1)) {
-                *answer = Err(error::of_text(&code, text));
-            }
-        }
-        if emptied && let Err(error) = self.link.reopen().await {
-            tracing::warn!(%error, "the store was emptied and can't be opened anew");
-        }
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     constants::{answer, claim, class, stand},
-    layout::{Laid, kind_of, optional, unknown, unpack, usage_numbers},
+    layout::{Laid, Spec, kind_of, optional, unknown, unpack, usage_numbers},
     packer::Packer,
     script::{self, Script},
     transition::{First, Transition},
@@ -31,40 +31,43 @@ pub(crate) struct Assigned(u8, #[serde(default)] Option<Box<Parts>>);
 
 /// An assignment as `start.lua` packs it.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Parts(TaskId, Token, u32, Ms, Ms, u8, String, u32, Bytes, Bytes, Bytes, Bytes);
+pub(crate) struct Parts {
+    task: TaskId,
+    token: Token,
+    attempt: u32,
+    deadline: Ms,
+    ready_at: Ms,
+    /// Of the run, as text.
+    run_deadline: String,
+    exec: Bytes,
+    body: Bytes,
+    inputs: Bytes,
+    arg: Bytes,
+    input: Bytes,
+}
 
 impl Parts {
     fn assignment(self, run: &RunId, now: Ms, has_input: bool) -> Result<Box<Assignment>, Error> {
-        let Self(
-            task,
-            token,
-            attempt,
-            deadline,
-            ready_at,
-            kind,
-            pool,
-            max_attempts,
-            body,
-            inputs,
-            arg,
-            input,
-        ) = self;
-        let inputs = if inputs.is_empty() { Vec::new() } else { unpack("the inputs of a task", &inputs)? };
+        let spec: Spec = unpack("a task's spec", &self.exec)?;
+        let inputs =
+            if self.inputs.is_empty() { Vec::new() } else { unpack("the inputs of a task", &self.inputs)? };
+        let deadlines = [self.deadline, self.run_deadline.parse().unwrap_or(0)];
         Ok(Box::new(Assignment {
             run: run.clone(),
-            task,
-            kind: kind_of(kind)?,
-            pool,
-            token,
-            attempt,
-            max_attempts,
+            task: self.task,
+            kind: kind_of(spec.kind)?,
+            pool: spec.pool,
+            token: self.token,
+            attempt: self.attempt,
+            max_attempts: spec.max_attempts,
             now,
-            deadline,
-            ready_at,
-            body: Payload::from_json(body),
-            arg: (!arg.is_empty()).then(|| Payload::from_json(arg)),
+            // 0 is never
+            deadline: deadlines.into_iter().filter(|at| *at != 0).min().unwrap_or(0),
+            ready_at: self.ready_at,
+            body: Payload::from_json(self.body),
+            arg: (!self.arg.is_empty()).then(|| Payload::from_json(self.arg)),
             inputs,
-            input: (!has_input).then(|| Payload::from_json(input)),
+            input: (!has_input).then(|| Payload::from_json(self.input)),
         }))
     }
 }
@@ -141,7 +144,6 @@ impl Transition for OnSubmit {
             answer::SUBMIT_CREATED => Ok(Submitted::Created),
             answer::SUBMIT_EXISTS => Ok(Submitted::Exists),
             answer::SUBMIT_CONFLICT => Ok(Submitted::Conflict),
-            // the place of an item whose run can't be read
             other => Err(unknown("answer", other)),
         }
     }

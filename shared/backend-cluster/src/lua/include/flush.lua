@@ -1,42 +1,34 @@
 -- Writes what the items decided, then emits. The order is such that an error between two calls (a key of a
 -- foreign type) loses nothing that the sweep would not find: entries of the due index are added before the state
 -- changes, and removed after it.
---- @include "unit"
+--- @include "task"
 
 local function in_chunks(command, key, list)
-  for from = 1, #list, $CHUNK do
-    redis.call(command, key, unpack(list, from, math.min(from + $CHUNK - 1, #list)))
+  local n = #list
+  if n > 0 and n <= $CHUNK then
+    return redis.call(command, key, unpack(list))
+  end
+  for from = 1, n, $CHUNK do
+    redis.call(command, key, unpack(list, from, math.min(from + $CHUNK - 1, n)))
   end
 end
 
 local function write_hash(r)
   local out = r.out
+  local n = #out
   for id, s in pairs(r.dirty) do
-    out[#out + 1] = 's:' .. id
-    out[#out + 1] = cmsgpack.pack(s)
+    out[n + 1], out[n + 2] = 's:' .. id, cmsgpack.pack(s)
+    n = n + 2
   end
   if r.head_dirty then
-    out[#out + 1] = 'm'
-    out[#out + 1] = cmsgpack.pack(r.m)
+    out[n + 1], out[n + 2] = 'm', cmsgpack.pack(r.m)
   end
   in_chunks('HSET', r.key, out)
 end
 
-local function split_due(r, add, remove)
-  for id, at in pairs(r.due) do
-    local member = id == '' and r.id or r.id .. ':' .. id
-    if at == 0 then
-      remove[#remove + 1] = member
-    else
-      add[#add + 1] = at
-      add[#add + 1] = member
-    end
-  end
-end
-
 -- Tasks that are ready still; of a run that has ended nobody needs to know them.
 local function hints_of(r, at, hints)
-  if r.m[$RUN_STATUS] ~= $RUN_RUNNING then
+  if not r.ready or E.over(r) then
     return
   end
   for i = 1, #r.ready do
@@ -48,47 +40,50 @@ local function hints_of(r, at, hints)
   end
 end
 
--- Returns the reply of every batched script, packed: time, answers, hints, aborts, errors of items.
+local function watched(r)
+  return (r.m and r.m[$WATCHED] or string.byte(r.raw, $WATCHED_BYTE)) == 1
+end
+
+-- Returns the reply of every batched script, packed: time, answers, hints, aborts.
 function E.flush(due_key, watch_channel, abort_channel, answers)
-  local add, remove, hints, aborts, errors, woken = {}, {}, {}, {}, {}, {}
-  local good = {}
-  for at, r in ipairs(E.list) do
-    if r.broken then
-      for _, i in ipairs(r.items) do
-        errors[#errors + 1] = { i, r.broken }
-      end
-    elseif r.m then
-      good[#good + 1] = r
-      hints_of(r, at, hints)
-      split_due(r, add, remove)
-      for _, id in ipairs(r.aborts) do
-        aborts[#aborts + 1] = { at, id }
+  local add, adds, remove, hints, aborts, woken = {}, 0, {}, {}, {}, nil
+  local list = E.list
+  for at = 1, #list do
+    hints_of(list[at], at, hints)
+  end
+  for at = 1, #list do
+    local r = list[at]
+    if r.events[1] then
+      in_chunks('RPUSH', r.log, r.events)
+      if watched(r) then
+        woken = woken and woken .. ' ' .. r.id or r.id
       end
     end
   end
-  for _, r in ipairs(good) do
-    if #r.events > 0 then
-      in_chunks('RPUSH', r.log, r.events)
-      if r.m[$WATCHED] == 1 then
-        woken[#woken + 1] = r.id
-      end
+  for member, at in pairs(E.due) do
+    if at == 0 then
+      remove[#remove + 1] = member
+    else
+      add[adds + 1], add[adds + 2] = at, member
+      adds = adds + 2
     end
   end
   in_chunks('ZADD', due_key, add)
-  for _, r in ipairs(good) do
-    write_hash(r)
+  for at = 1, #list do
+    write_hash(list[at])
   end
   in_chunks('ZREM', due_key, remove)
-  if #woken > 0 then
-    redis.call('PUBLISH', watch_channel, table.concat(woken, ' '))
+  if woken then
+    redis.call('PUBLISH', watch_channel, woken)
   end
-  if #aborts > 0 then
+  if E.aborts[1] then
     local texts = {}
-    for i, abort in ipairs(aborts) do
-      local r = E.list[abort[1]]
-      texts[i] = abort[2] == '' and r.id or r.id .. ':' .. abort[2]
+    for i, abort in ipairs(E.aborts) do
+      local r, id = abort[1], abort[2]
+      aborts[i] = { r.id, id }
+      texts[i] = id == '' and r.id or r.id .. ':' .. id
     end
     redis.call('PUBLISH', abort_channel, table.concat(texts, ' '))
   end
-  return cmsgpack.pack({ E.now, answers, hints, aborts, errors })
+  return cmsgpack.pack({ E.now, answers, hints, aborts })
 end

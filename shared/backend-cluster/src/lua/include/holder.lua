@@ -4,19 +4,16 @@
 
 function E.book(r, at, usage)
   if usage ~= 0 then
-    local m = r.m
+    local m = E.change_head(r)
     for i = 1, 5 do
       m[at + i - 1] = m[at + i - 1] + usage[i]
     end
-    r.head_dirty = true
   end
 end
 
 -- HOLDS: it holds the running task. HELD: it ended the task, or scheduled its retry, in an earlier call of the
--- same operation. Otherwise STALE, OVER or GONE.
-function E.holder(r, id, token, usage)
-  local m = E.head(r)
-  local s = m and E.state(r, id)
+-- same operation. Otherwise STALE, OVER or GONE. `s` is what "begin" returned.
+function E.holder(r, id, s, token, usage)
   if not s then
     return $GONE
   end
@@ -24,7 +21,7 @@ function E.holder(r, id, token, usage)
   if mine and ((status >= $SUCCEEDED and status ~= $CANCELLED) or status == $RETRYING or status == $EXPANDED) then
     return $HELD
   end
-  if m[$RUN_STATUS] ~= $RUN_RUNNING or status == $CANCELLED or E.orphaned(r, id) then
+  if E.over(r) or status == $CANCELLED or E.orphaned(r, id) then
     E.book(r, $WASTED, usage)
     return $OVER
   end

@@ -16,7 +16,7 @@ function E.release(r, map)
     local child = map .. '/' .. string.format('%d', s[$NEXT_CHILD])
     s[$NEXT_CHILD], s[$ACTIVE] = s[$NEXT_CHILD] + 1, s[$ACTIVE] + 1
     r.dirty[map] = s
-    r.f['g:' .. child], r.p[child] = false, map
+    r.f['g:' .. child] = false
     r.s[child] = E.fresh(0)
     E.make_ready(r, child)
   end
@@ -41,8 +41,8 @@ local function fire(r, id, width, degraded)
     E.fetch(r, want)
     for i = 1, width do
       local state, raw = r.s[ids[i]], r.f[want[i]]
-      -- the status is the byte behind the array's header: no need to unpack thousands of states
-      local status = state and state[$STATUS] or (raw and string.byte(raw, 4)) or $WAITING
+      -- no need to unpack thousands of states
+      local status = state and state[$STATUS] or (raw and string.byte(raw, $STATUS_BYTE)) or $WAITING
       bits[i] = status == $SUCCEEDED and '1' or '0'
     end
     frozen = table.concat(bits)

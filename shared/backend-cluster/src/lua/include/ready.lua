@@ -11,8 +11,8 @@ end
 
 -- Starts the windows of joins that see their first input become ready or end.
 function E.open_windows(r, id)
-  local own = E.spec(r, id)
-  if not own or own[$OPENS] == 0 then
+  local own = E.field(r, 'g:' .. id)
+  if not own or string.byte(own, $OPENS_BYTE) == 0 then
     return
   end
   local joins = cmsgpack.unpack(E.field(r, 'o:' .. id))
@@ -22,9 +22,16 @@ function E.open_windows(r, id)
     if s[$DEADLINE] == 0 and s[$STATUS] < $SUCCEEDED then
       s[$DEADLINE] = E.now + E.time_limit(r, join)
       r.dirty[join] = s
-      r.due[join] = s[$DEADLINE]
+      E.set_due(r, join, s[$DEADLINE])
     end
   end
+end
+
+-- A hint is due for `id`, if it is ready still when all is done.
+function E.announce(r, id)
+  local ready = r.ready or {}
+  r.ready = ready
+  ready[#ready + 1] = id
 end
 
 -- Ready again: after a retry, a lost lease or a release.
@@ -32,8 +39,8 @@ function E.requeue(r, id)
   local s = E.state(r, id)
   s[$STATUS], s[$READY_AT], s[$REPUBLISHED], s[$TOKEN] = $READY, E.now, 0, ''
   r.dirty[id] = s
-  r.due[id] = E.sooner(E.now + $REPUBLISH_MS, s[$DEADLINE])
-  r.ready[#r.ready + 1] = id
+  E.set_due(r, id, E.sooner(E.now + $REPUBLISH_MS, s[$DEADLINE]))
+  E.announce(r, id)
 end
 
 -- The first time `id` becomes ready.

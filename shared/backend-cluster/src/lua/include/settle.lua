@@ -5,14 +5,15 @@
 -- Queues the end of a task. `cause` is the failed task at the root of a skipped one; `cut` says that the engine
 -- ends it, so that an attempt which holds it does not know.
 function E.push(r, id, status, degraded, error, cause, cut)
-  r.q[#r.q + 1] = { id, status, degraded, error, cause, cut }
+  local q = r.q or {}
+  r.q, r.qh = q, r.qh or 1
+  q[#q + 1] = { id, status, degraded, error, cause, cut }
 end
 
 function E.end_run(r, status, task, error, quiet)
-  local m = r.m
+  local m = E.change_head(r)
   m[$RUN_STATUS], m[$RUN_ENDED] = status, E.now
-  r.head_dirty = true
-  r.due[''] = E.now + $RETENTION_MS
+  E.set_due(r, '', E.now + $RETENTION_MS)
   if status == $RUN_FAILED then
     E.put(r, 'ft', task or '')
     E.put(r, 'fe', error)
@@ -21,9 +22,9 @@ function E.end_run(r, status, task, error, quiet)
     E.log(r, status == $RUN_CANCELLED and 'run.cancelled' or 'run.succeeded', '')
   end
   if not quiet then
-    r.aborts[#r.aborts + 1] = ''
+    E.abort(r, '')
   end
-  r.q, r.qh = {}, 1
+  r.q = nil
 end
 
 -- Tells `id` that one of its inputs has ended. A late input is recorded, not merged.
@@ -32,7 +33,7 @@ local function input_ended(r, id, good, cause, error)
   if s[$STATUS] ~= $WAITING then
     return
   end
-  if E.spec(r, id)[$KIND] == $JOIN then
+  if string.byte(E.field(r, 'g:' .. id), $KIND_BYTE) == $JOIN then
     local count = good and $DONE or $MISSED
     s[count] = s[count] + 1
     r.dirty[id] = s
@@ -64,7 +65,7 @@ local function settle(r, id, status, degraded, error, cause, cut)
   if not s or s[$STATUS] >= $SUCCEEDED then
     return
   end
-  local m, before, parent = r.m, s[$STATUS], E.parent(r, id)
+  local before, parent = s[$STATUS], E.parent(r, id)
   if (status == $FAILED or status == $SKIPPED) and E.exec(r, id)[$FALLBACK] == 1 then
     status, degraded = $SUCCEEDED, 1
     E.put(r, 'r:' .. id, E.field(r, parent and 'F:' .. parent or 'f:' .. id))
@@ -78,22 +79,23 @@ local function settle(r, id, status, degraded, error, cause, cut)
   if error and not cause then
     E.put(r, 'e:' .. id, error)
   end
-  if degraded == 1 and m[$RUN_DEGRADED] == 0 then
-    m[$RUN_DEGRADED], r.head_dirty = 1, true
+  if degraded == 1 then
+    E.change_head(r)[$RUN_DEGRADED] = 1
   end
-  if before ~= $WAITING or s[$DEADLINE] ~= 0 or r.due[id] then
-    r.due[id] = 0
+  if before ~= $WAITING or s[$DEADLINE] ~= 0 then
+    E.set_due(r, id, 0)
   end
   if (before == $RUNNING and cut) or (s[$ACTIVE] or 0) > 0 then
-    r.aborts[#r.aborts + 1] = id
+    E.abort(r, id)
   end
   log_end(r, id, status, degraded, error)
   local good = status == $SUCCEEDED
-  if id == m[$OUTPUT] then
+  local own = E.field(r, 'g:' .. id)
+  if own and string.byte(own, $LAST_BYTE) == 1 then
     -- nothing can be in flight behind an output that ran, or that had all its inputs; unless this very step was
     -- about to end it
-    local g = E.spec(r, id)
-    local whole = before == $RUNNING or (g[$KIND] == $JOIN and s[$DONE] == g[$INPUTS])
+    local g = before ~= $RUNNING and E.spec(r, id)
+    local whole = not g or (g[$KIND] == $JOIN and s[$DONE] == g[$INPUTS])
     whole = whole and not r.q[r.qh]
     E.end_run(r, good and $RUN_SUCCEEDED or $RUN_FAILED, cause or id, error, good and whole)
   elseif parent then
@@ -101,7 +103,9 @@ local function settle(r, id, status, degraded, error, cause, cut)
   else
     local raw = E.field(r, 'n:' .. id)
     local successors = raw and cmsgpack.unpack(raw) or {}
-    E.fetch_tasks(r, successors)
+    if raw then
+      E.fetch_tasks(r, successors)
+    end
     E.open_windows(r, id)
     for i = 1, #successors do
       input_ended(r, successors[i], good, cause or id, not good and error)
@@ -114,10 +118,10 @@ end
 
 -- Works off the queue. Every task settles at most once, so this ends.
 function E.settle_all(r)
-  while r.q[r.qh] do
+  while r.q and r.q[r.qh] do
     local next = r.q[r.qh]
     r.qh = r.qh + 1
     settle(r, next[1], next[2], next[3], next[4], next[5], next[6])
   end
-  r.q, r.qh = {}, 1
+  r.q, r.qh = nil, nil
 end

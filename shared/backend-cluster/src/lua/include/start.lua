@@ -1,31 +1,32 @@
 -- The start of an attempt, and what its worker needs to know.
 --- @include "settle"
 
--- What the holder of `id` needs: see `store::reply::Assignment`. The fields were fetched by "assignment_fields".
+-- The names of the fields that an assignment of `id` takes from the store besides "begin"'s. `input` is 'in', or
+-- another of them where the input is known.
+function E.assignment_fields(id, input)
+  local parent = E.split(id)
+  if parent then
+    return input, 'd', 'b:' .. id, 'i:' .. id, 'b:' .. parent, 'i:' .. parent, 'a:' .. id
+  elseif input == 'd' then
+    return 'd', 'b:' .. id, 'i:' .. id
+  end
+  return input, 'd', 'b:' .. id, 'i:' .. id
+end
+
+-- What the holder of `id` needs: see `Parts` in `store/transitions.rs`. Absent parts are ''.
 function E.assignment(r, id, has_input)
-  local s, x, parent = E.state(r, id), E.exec(r, id), E.parent(r, id)
+  local s, parent = E.state(r, id), E.parent(r, id)
   local from = parent or id
   return {
-    id, s[$TOKEN], s[$ATTEMPT], E.sooner(s[$DEADLINE], r.m[$RUN_DEADLINE]), s[$READY_AT],
-    x[$KIND], x[$POOL], x[$MAX_ATTEMPTS],
+    id, s[$TOKEN], s[$ATTEMPT], s[$DEADLINE], s[$READY_AT], E.field(r, 'd') or '', E.raw_exec(r, id),
     E.field(r, 'b:' .. from) or '', E.field(r, 'i:' .. from) or '',
     parent and E.field(r, 'a:' .. id) or '',
     not has_input and E.field(r, 'in') or '',
   }
 end
 
--- Adds to `want` what an assignment of `id`, which looks like a child of `parent`, takes from the store.
-function E.assignment_fields(want, id, parent, has_input)
-  want[#want + 1], want[#want + 2] = 'b:' .. id, 'i:' .. id
-  if parent then
-    want[#want + 1], want[#want + 2], want[#want + 3] = 'b:' .. parent, 'i:' .. parent, 'a:' .. id
-  end
-  if not has_input then
-    want[#want + 1] = 'in'
-  end
-end
-
-local function budget_spent(m)
+local function budget_spent(r)
+  local m = E.head(r)
   return (m[$BUDGET_TOKENS] >= 0 and m[$USAGE + 1] + m[$USAGE + 2] >= m[$BUDGET_TOKENS])
     or (m[$BUDGET_USD] >= 0 and m[$USAGE + 4] >= m[$BUDGET_USD])
 end
@@ -37,18 +38,17 @@ end
 
 -- Starts the next attempt of a ready task; nil when the budget forbids it, which ends the task.
 function E.start(r, id, claim, has_input)
-  if E.exec(r, id)[$PAID] == 1 and budget_spent(r.m) then
+  if string.byte(E.raw_exec(r, id), $PAID_BYTE) == 1 and budget_spent(r) then
     E.push(r, id, $FAILED, 0, $BUDGET_ERROR, nil, true)
     E.settle_all(r)
     return nil
   end
   local s = E.state(r, id)
   local attempt = s[$ATTEMPT] + 1
-  local text = string.format('%d', attempt)
   s[$ATTEMPT], s[$STATUS], s[$STARTED_AT] = attempt, $RUNNING, E.now
-  s[$TOKEN] = E.epoch(r) .. '.' .. text .. '.' .. claim
+  s[$TOKEN] = E.epoch() .. '.' .. attempt .. '.' .. claim
   r.dirty[id] = s
-  r.due[id] = E.sooner(E.now + $LEASE_MS, s[$DEADLINE])
-  E.log(r, 'task.started', ',"task":"' .. id .. '","attempt":' .. text)
+  E.set_due(r, id, E.sooner(E.now + $LEASE_MS, s[$DEADLINE]))
+  E.log(r, 'task.started', ',"task":"' .. id .. '","attempt":' .. attempt)
   return E.assignment(r, id, has_input)
 end

@@ -1,14 +1,19 @@
 -- Tasks of a run: their static part ("spec"), their state, and which map a child belongs to.
 --- @include "unit"
 
-function E.spec(r, id)
-  local g = r.x[id]
-  if g == nil then
-    local raw = E.field(r, 'g:' .. id)
-    g = raw and cmsgpack.unpack(raw)
-    r.x[id] = g
+-- Decodes a spec once; `name` is `g:task`, or `c:map` for what a map gives to its children.
+local function spec(r, name)
+  local x = r.x or {}
+  r.x = x
+  if x[name] == nil then
+    local raw = E.field(r, name)
+    x[name] = raw and cmsgpack.unpack(raw)
   end
-  return g
+  return x[name]
+end
+
+function E.spec(r, id)
+  return spec(r, 'g:' .. id)
 end
 
 -- `each` for `each/17`, by its looks only.
@@ -24,48 +29,40 @@ function E.split(id)
   return nil
 end
 
--- The map that `id` is a child of, or false.
+-- The map that `id` is a child of, or nil.
 function E.parent(r, id)
-  local parent = r.p[id]
-  if parent == nil then
-    parent = E.split(id) or false
-    if parent then
-      local g = E.spec(r, parent)
-      parent = g and g[$KIND] == $MAP and parent
+  local parent = E.split(id)
+  if parent then
+    local raw = E.field(r, 'g:' .. parent)
+    if raw and string.byte(raw, $KIND_BYTE) == $MAP then
+      return parent
     end
-    r.p[id] = parent
   end
-  return parent
+  return nil
 end
 
--- How `id` is executed: its own spec, or what its map gives to its children.
-function E.exec(r, id)
-  local own = E.spec(r, id)
+-- How `id` is executed: its own spec, or what its map gives to its children. Packed as it is stored.
+function E.raw_exec(r, id)
+  local own = E.field(r, 'g:' .. id)
   if own then
     return own
   end
-  local parent = E.parent(r, id)
-  if not parent then
-    return false
-  end
-  local name = '*' .. parent
-  local x = r.x[name]
-  if x == nil then
-    x = cmsgpack.unpack(E.field(r, 'c:' .. parent))
-    r.x[name] = x
-  end
-  return x
+  return E.field(r, 'c:' .. E.parent(r, id))
+end
+
+function E.exec(r, id)
+  return spec(r, E.field(r, 'g:' .. id) and 'g:' .. id or 'c:' .. E.parent(r, id))
 end
 
 function E.fresh(inputs)
   return { $WAITING, 0, 0, 0, 0, 0, '', 0, 0, 0, 0, inputs, 0, 0, 0, '', '' }
 end
 
--- The state of a task, false when there is no such task. What was never written is waiting for its inputs.
-function E.state(r, id)
+-- The state of a task as it was read; false when there is no such task. What was never written is waiting for its
+-- inputs. A state that this call has decoded before wins.
+function E.take(r, id, raw)
   local s = r.s[id]
   if s == nil then
-    local raw = E.field(r, 's:' .. id)
     if raw then
       s = cmsgpack.unpack(raw)
     else
@@ -77,14 +74,37 @@ function E.state(r, id)
   return s
 end
 
--- The fields that any step on `id` reads, to get them in one call.
-function E.fields(id)
-  local want = { 'm', 's:' .. id, 'g:' .. id }
-  local parent = E.split(id)
-  if parent then
-    want[4], want[5], want[6] = 's:' .. parent, 'g:' .. parent, 'c:' .. parent
+function E.state(r, id)
+  local s = r.s[id]
+  if s == nil then
+    s = E.take(r, id, E.field(r, 's:' .. id))
   end
-  return want, parent
+  return s
+end
+
+-- Gets in one call what any step on `id` reads, and whatever `more` says; returns its state, false when there is no
+-- such task, or nil when there is no such run.
+function E.begin(r, id, ...)
+  local parent, got = E.split(id), nil
+  local f = r.f or {}
+  r.f = f
+  if parent then
+    local names = { 'm', 's:' .. id, 'g:' .. id, 's:' .. parent, 'g:' .. parent, 'c:' .. parent, ... }
+    got = redis.call('HMGET', r.key, unpack(names))
+    for i = 4, #names do
+      f[names[i]] = got[i]
+    end
+  else
+    got = redis.call('HMGET', r.key, 'm', 's:' .. id, 'g:' .. id, ...)
+    for i = 1, select('#', ...) do
+      f[select(i, ...)] = got[i + 3]
+    end
+  end
+  if not E.found(r, got[1]) then
+    return nil
+  end
+  f['g:' .. id] = got[3]
+  return E.take(r, id, got[2])
 end
 
 -- Whether `id` belongs to a map that has ended: nobody needs it then.

@@ -1,27 +1,23 @@
 -- The unit of work: what this call has read of each run, and what it will write. All reads and decisions of all
 -- items come first, the writes last (see "flush"), so that an error on the way leaves nothing half done.
-local E = { now = 0, list = {}, by_key = {} }
+local E = { now = 0, list = {}, due = {}, aborts = {} }
 
-function E.open(key, log, id)
-  local r = E.by_key[key]
+-- The run at place `at` of the batch.
+function E.open(at, key, log, id)
+  local r = E.list[at]
   if not r then
-    r = {
-      key = key, log = log, id = id,
-      f = {},                    -- field -> raw value, false where there is none
-      s = {}, x = {}, p = {},    -- decoded: states, specs, parents
-      dirty = {}, out = {},      -- states to write, pairs to write
-      new = false,               -- the run is being made: the store has nothing of it
-      events = {}, due = {},     -- task ('' is the run) -> next time to look, 0 for never
-      ready = {}, aborts = {}, q = {}, qh = 1, items = {},
-    }
-    E.by_key[key] = r
-    E.list[#E.list + 1] = r
+    -- s: decoded states by task, dirty: those to write; out: other fields to write; events: to append
+    -- made when needed: f (raw static fields), x (decoded specs), ready (tasks), q (ends to work off)
+    r = { key = key, log = log, id = id, s = {}, dirty = {}, out = {}, events = {} }
+    E.list[at] = r
   end
   return r
 end
 
+-- Gets fields that no step of this call changes. False where there is none.
 function E.fetch(r, fields)
-  local f, want, n = r.f, {}, 0
+  local f, want, n = r.f or {}, {}, 0
+  r.f = f
   for i = 1, #fields do
     local name = fields[i]
     if f[name] == nil then
@@ -43,7 +39,7 @@ function E.fetch(r, fields)
 end
 
 function E.field(r, name)
-  if r.f[name] == nil then
+  if not r.f or r.f[name] == nil then
     E.fetch(r, { name })
   end
   return r.f[name]
@@ -51,43 +47,52 @@ end
 
 function E.put(r, name, value)
   local out = r.out
-  out[#out + 1] = name
-  out[#out + 1] = value
-  r.f[name] = value
+  local n = #out
+  out[n + 1], out[n + 2] = name, value
 end
 
--- The head of the run, false when there is no such run.
-function E.head(r)
-  local m = r.m
-  if m == nil then
-    local raw = E.field(r, 'm')
-    m = raw and cmsgpack.unpack(raw)
-    r.m = m
+-- Takes note of the raw head of the run; says whether there is such a run.
+function E.found(r, raw)
+  if r.raw == nil then
+    r.raw = raw
   end
-  return m
+  return r.raw
+end
+
+-- Whether the run has ended.
+function E.over(r)
+  return (r.m and r.m[$RUN_STATUS] or string.byte(r.raw, $RUN_STATUS_BYTE)) ~= $RUN_RUNNING
+end
+
+-- The head of the run, decoded.
+function E.head(r)
+  if not r.m then
+    r.m = cmsgpack.unpack(r.raw)
+  end
+  return r.m
+end
+
+-- The head of the run, to be changed.
+function E.change_head(r)
+  r.head_dirty = true
+  return E.head(r)
 end
 
 function E.log(r, kind, rest)
   r.events[#r.events + 1] = '{"at":' .. E.now_text .. ',"type":"' .. kind .. '"' .. rest .. '}'
 end
 
+-- Sets when somebody must look at a task ('' for the run) again; 0 for never.
+function E.set_due(r, id, at)
+  E.due[id == '' and r.id or r.id .. ':' .. id] = at
+end
+
+function E.abort(r, id)
+  E.aborts[#E.aborts + 1] = { r, id }
+end
+
 function E.sooner(a, b)
   if a == 0 then return b end
   if b == 0 then return a end
   return a < b and a or b
-end
-
--- Runs one item. An error in it (a key of a foreign type, a field that can't be read) spoils its run for the
--- rest of the call: none of the run's items are written.
-function E.try(i, r, step, ...)
-  r.items[#r.items + 1] = i
-  if r.broken then
-    return { 0 }
-  end
-  local ok, answer = pcall(step, r, ...)
-  if ok then
-    return answer
-  end
-  r.broken = type(answer) == 'table' and answer.err or tostring(answer)
-  return { 0 }
 end
