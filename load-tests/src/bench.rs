@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use load_tests::floor::Mode;
 use serde_json::{Value, json};
 use tokio::time::sleep_until;
 use trireme_backend::Backend;
@@ -73,6 +74,20 @@ fn cpu_figures(fleet: &Fleet, before: &[(String, f64)], tasks: usize) -> Figures
 fn round(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
+}
+
+/// The raw floor: as many messages and scripts as W1 and W4 have tasks, nothing else.
+pub async fn floor(fleet: &Fleet, amqp: &str, redis: &str, mode: Mode) -> anyhow::Result<Figures> {
+    let before = fleet.processes.cpu();
+    let single = load_tests::floor::single(amqp, redis, mode, 20_000).await?;
+    let mut figures: Figures =
+        vec![("queues", json!(mode.name)), ("tasks_per_s", json!(single.per_second.round()))];
+    figures.extend(cpu_figures(fleet, &before, 20_000).into_iter().take(1));
+    let fan_out = load_tests::floor::fan_out(amqp, redis, mode, 100, 1000).await?;
+    let (p50, _) = p50_p99(fan_out.alone_ms);
+    figures.push(("fan_out_p50_ms", json!(round(p50, 2))));
+    figures.push(("runs_per_s", json!(fan_out.runs_per_second.round())));
+    Ok(figures)
 }
 
 /// W1: 20,000 no-op tasks of 256 bytes in 200 runs of 100.

@@ -183,7 +183,7 @@ fn sweep(
     backend: Arc<dyn Backend>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let metrics = trireme_coordinator::Metrics::new(&prometheus::Registry::new())?;
+    let metrics = trireme_coordinator::Metrics::register(&prometheus::Registry::new())?;
     let sweeper = Sweeper::new(backend, Duration::from_millis(100), metrics);
     Ok(tokio::spawn(sweeper.run(shutdown)))
 }

@@ -4,7 +4,6 @@
 
 mod bench;
 mod fleet;
-mod floor;
 mod meter;
 mod workload;
 
@@ -183,7 +182,9 @@ async fn bench(args: Bench) -> anyhow::Result<()> {
             Ok(())
         };
         if let (Some((amqp, redis)), true) = (&fleet.urls, wanted("floor")) {
-            report("floor", floor::figures(amqp, redis, &fleet.processes).await?)?;
+            for mode in [load_tests::floor::TRANSIENT, load_tests::floor::QUORUM] {
+                report("floor", bench::floor(&fleet, amqp, redis, mode).await?)?;
+            }
         }
         for workload in ["W1", "W2", "W3", "W4", "W5", "W6"].into_iter().filter(|workload| wanted(workload)) {
             let figures = match workload {

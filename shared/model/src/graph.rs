@@ -89,6 +89,7 @@ pub struct Exec {
     /// Whether it spends the run's budget, so that claiming it needs some left.
     pub paid: bool,
     /// The result it gets, degraded, when it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::payload::given")]
     pub fallback: Option<Payload>,
 }
 

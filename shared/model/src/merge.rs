@@ -31,7 +31,7 @@ pub struct Merge {
     #[serde(default)]
     pub names: Vec<String>,
     /// What a missing input counts as; without it, missing inputs are left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::payload::given")]
     pub default: Option<Payload>,
 }
 

@@ -79,10 +79,12 @@ pub struct Assignment {
     /// What to execute; for a map's child, the body of its map.
     pub body: Payload,
     /// For a map's child: its item.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::payload::given")]
     pub arg: Option<Payload>,
     /// The tasks whose results it may refer to (of a map's child: its map's).
     pub inputs: Vec<TaskId>,
     /// The run's input, unless the claim said that it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::payload::given")]
     pub input: Option<Payload>,
 }
 

@@ -62,6 +62,12 @@ impl<'de> Deserialize<'de> for Payload {
     }
 }
 
+/// Deserialises an optional payload whose text may be `null`: only an absent field is `None`. It goes with
+/// `default` and `skip_serializing_if`.
+pub(crate) fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Payload>, D::Error> {
+    Payload::deserialize(deserializer).map(Some)
+}
+
 /// Deserialises a payload inside a tagged or flattened type, where serde has parsed the text already. For
 /// small payloads that the engine wrote itself, such as errors.
 pub(crate) fn buffered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Payload, D::Error> {
@@ -71,6 +77,20 @@ pub(crate) fn buffered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pay
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_optional_null_is_not_nothing() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Holder {
+            #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+            value: Option<Payload>,
+        }
+        for value in [None, Some(Payload::from_json("null"))] {
+            let holder = Holder { value };
+            let text = serde_json::to_string(&holder).unwrap();
+            assert_eq!(serde_json::from_str::<Holder>(&text).unwrap(), holder, "{text}");
+        }
+    }
 
     #[test]
     fn json_text_survives_embedding_untouched() {

@@ -136,6 +136,7 @@ pub struct Task {
     /// Next time somebody must look at it: lease, retry, republish or deadline; 0 when nobody must.
     pub due: Ms,
     /// What it produced (of a join: see `frozen`).
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::payload::given")]
     pub result: Option<Payload>,
     /// Its error.
     pub error: Option<Payload>,
