@@ -26,6 +26,10 @@ use crate::{
     settings::Settings,
 };
 
+/// Many small allocations on many threads: measurably faster than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

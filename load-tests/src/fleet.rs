@@ -48,16 +48,21 @@ pub struct Cloud {
     pub queue_type: Option<String>,
 }
 
-/// Providers and tools of a measuring worker; `simulator` is the base URL of the model.
-pub async fn executors(simulator: Option<&str>) -> anyhow::Result<Executors> {
+/// The simulated model at the base URL `simulator`.
+pub fn providers(simulator: Option<&str>) -> anyhow::Result<Providers> {
     let mut llm = trireme_llm::Config::default();
     if let Some(base) = simulator {
         let provider =
             serde_json::json!({"api": "openai", "base_url": format!("{base}/v1"), "api_key": "simulated"});
         llm.providers.insert("sim".into(), serde_json::from_value(provider)?);
     }
+    Ok(Providers::new(llm)?)
+}
+
+/// What a measuring worker executes tasks with.
+async fn executors(simulator: Option<&str>) -> anyhow::Result<Executors> {
     let tools = Tools::builder().builtin().build().await?;
-    Ok(Executors::new(Providers::new(llm)?, tools))
+    Ok(Executors::new(providers(simulator)?, tools))
 }
 
 fn worker_config() -> Config {

@@ -19,6 +19,10 @@ use crate::{
     fleet::{Cloud, Fleet},
 };
 
+/// Many small allocations on many threads: measurably faster than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "load-tests", about = "Benchmarks of Trireme")]
 struct Cli {
@@ -193,7 +197,7 @@ async fn bench(args: Bench) -> anyhow::Result<()> {
                 "W3" => bench::w3(&fleet).await?,
                 "W4" => bench::w4(&fleet).await?,
                 "W5" => bench::w5(&fleet).await?,
-                _ => bench::w6(&fleet).await?,
+                _ => bench::w6(&fleet, &simulator.base).await?,
             };
             report(workload, figures)?;
         }

@@ -59,9 +59,10 @@ impl Executors {
         let body = self.body(&job.assignment.body)?;
         let bindings = bindings(job, &body).await?;
         match body.call(&bindings)? {
-            Call::Llm(call) => llm::call(&self.providers, &self.tools, job, *call).await,
+            // the rare and large futures are boxed, so that every attempt's stays small
+            Call::Llm(call) => Box::pin(llm::call(&self.providers, &self.tools, job, *call)).await,
             Call::Tool { name, args } => tool::call(&self.tools, job, &name, args).await,
-            Call::Map { items } => map::expand(job, items).await,
+            Call::Map { items } => Box::pin(map::expand(job, items)).await,
         }
     }
 
