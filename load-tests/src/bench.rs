@@ -133,7 +133,19 @@ pub async fn w2(fleet: &Fleet) -> anyhow::Result<Figures> {
         ("p50_ms", json!(round(p50, 2))),
         ("p99_ms", json!(round(p99, 2))),
         ("overhead_ms", json!(round(p50 - 50.0, 2))),
+        ("bare_sleeps_p50_ms", json!(round(bare_sleeps().await, 2))),
     ])
+}
+
+/// What ten sleeps of 50 ms at once take without anything around them: timers round up to a millisecond.
+async fn bare_sleeps() -> f64 {
+    let mut walls = Vec::new();
+    for _ in 0..50 {
+        let start = Instant::now();
+        futures::future::join_all((0..10).map(|_| tokio::time::sleep(Duration::from_millis(50)))).await;
+        walls.push(ms(start.elapsed()));
+    }
+    p50_p99(walls).0
 }
 
 /// W3: a chain of 10 no-ops; per hop, the first task and the submit left out by taking a chain of 1 off.
