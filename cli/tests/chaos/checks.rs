@@ -45,6 +45,47 @@ pub fn logs_are_whole(runs: &[Ended]) {
     }
 }
 
+/// Attempts are counted without gap, and nothing starts before what it waits for is there.
+pub fn attempts_are_in_order(runs: &[Ended]) {
+    for ended in runs {
+        let mut attempts: HashMap<&str, u64> = HashMap::new();
+        let mut done: BTreeSet<&str> = BTreeSet::new();
+        let tasks: HashMap<&str, &Value> = ended.run["tasks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|task| (task["id"].as_str().unwrap(), task))
+            .collect();
+        for event in &ended.events {
+            let Some(task) = event.data["task"].as_str() else { continue };
+            if event.kind == "task.succeeded" {
+                done.insert(task);
+            }
+            if event.kind == "task.started" {
+                let attempt = attempts.entry(task).or_default();
+                *attempt += 1;
+                assert_eq!(event.data["attempt"], *attempt, "run {}: {task}: {:?}", ended.n, ended.events);
+                for input in tasks[task]["inputs"].as_array().unwrap() {
+                    let there = done.contains(input.as_str().unwrap());
+                    assert!(there, "run {}: {task} started before {input}", ended.n);
+                }
+            }
+        }
+        for (task, attempts) in attempts {
+            assert_eq!(tasks[task]["attempt"], attempts, "run {}: {task}", ended.n);
+        }
+    }
+}
+
+/// Most runs were at work at once.
+pub fn the_fleet_was_busy(runs: &[Ended]) {
+    let of = |ended: &Ended, field: &str| ended.run[field].as_u64().unwrap();
+    let last = runs.iter().map(|ended| of(ended, "created_ms")).max().unwrap();
+    let open = runs.iter().filter(|ended| of(ended, "ended_ms") > last).count();
+    println!("{open} runs in flight when the last was accepted");
+    assert!(open >= RUNS / 2, "only {open} runs were in flight when the last was accepted");
+}
+
 pub fn no_call_began_after_its_result(runs: &[Ended], calls: &[Call]) {
     let mut recorded: HashMap<(&str, &str), u64> = HashMap::new();
     for ended in runs {
@@ -60,7 +101,8 @@ pub fn no_call_began_after_its_result(runs: &[Ended], calls: &[Call]) {
 }
 
 pub fn lost_tasks_came_back_in_time(runs: &[Ended], kills: &Kills) {
-    let lost: Vec<u64> = runs.iter().flat_map(|ended| of_kind(ended, "task.lost")).map(|(_, at)| at).collect();
+    let lost: Vec<u64> =
+        runs.iter().flat_map(|ended| of_kind(ended, "task.lost")).map(|(_, at)| at).collect();
     println!("{} tasks lost and taken up again", lost.len());
     assert!(lost.len() >= LEAST_LOST, "only {} tasks were lost: the kills hit nothing", lost.len());
     for at in lost {

@@ -44,11 +44,8 @@ async fn runs_end_right_whoever_dies() {
     let (members, doors) = world.fleet().await;
     let nemesis = Nemesis::new(world.home.clone(), members, seed);
     let nemesis = tokio::spawn(nemesis.run(world.rabbit.clone()));
-    let accepted: Vec<(usize, String)> = stream::iter(0..RUNS)
-        .map(|n| world::submit(&doors, n))
-        .buffered(4)
-        .collect()
-        .await;
+    let accepted: Vec<(usize, String)> =
+        stream::iter(0..RUNS).map(|n| world::submit(&doors, n)).buffered(4).collect().await;
     println!("{RUNS} runs accepted after {:?}", begun.elapsed());
     let (members, kills) = nemesis.await.unwrap();
     println!("{kills:?} after {:?}", begun.elapsed());
@@ -69,6 +66,8 @@ async fn runs_end_right_whoever_dies() {
 
     checks::every_run_ended_right(&runs, &expected);
     checks::logs_are_whole(&runs);
+    checks::attempts_are_in_order(&runs);
+    checks::the_fleet_was_busy(&runs);
     checks::no_call_began_after_its_result(&runs, &world.simulator.ledger().calls());
     checks::lost_tasks_came_back_in_time(&runs, &kills);
     checks::nothing_else_was_accepted(&runs, &doors[0]).await;

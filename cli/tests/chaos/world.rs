@@ -25,7 +25,7 @@ pub const RUNS: usize = 200;
 pub const COORDINATORS: usize = 2;
 const WORKERS: usize = 3;
 /// Few slots, so that the work lasts as long as the kills.
-const SLOTS: &str = "16";
+const SLOTS: &str = "12";
 const SCENARIO: &str = r#"
 seed: 7
 chunk_interval: 20ms
@@ -72,8 +72,9 @@ output: {{n: "{{{{ seven }}}}", last: "{{{{ last.text }}}}", each: "{{{{ each | 
 
 impl World {
     pub async fn start() -> Self {
-        let servers =
-            tokio::task::spawn_blocking(|| (PrivateRabbit::start().unwrap(), PrivateRedis::start(&[]).unwrap()));
+        let servers = tokio::task::spawn_blocking(|| {
+            (PrivateRabbit::start().unwrap(), PrivateRedis::start(&[]).unwrap())
+        });
         let (rabbit, redis) = servers.await.unwrap();
         let scenario = Scenario::parse(SCENARIO).unwrap();
         let simulator = Simulator::start(scenario, ([127, 0, 0, 1], 0).into()).await.unwrap();
@@ -109,7 +110,8 @@ impl World {
     pub async fn fleet(&self) -> (Vec<Member>, Vec<Api>) {
         let mut members = Vec::new();
         for n in 0..COORDINATORS {
-            members.push(self.home.spawn_coordinator(&format!("c{n}"), free_port().unwrap(), &[]).ready().await);
+            members
+                .push(self.home.spawn_coordinator(&format!("c{n}"), free_port().unwrap(), &[]).ready().await);
         }
         for n in 0..WORKERS {
             let worker = self.home.spawn_worker(&format!("w{n}"), free_port().unwrap(), &slots());
@@ -131,8 +133,6 @@ pub async fn submit(doors: &[Api], n: usize) -> (usize, String) {
     for door in doors.iter().cycle().skip(n).take(3_000) {
         if let Ok((200 | 202, body)) = door.post("/v1/runs", &spec, Some(&key)).await {
             let accepted: Value = serde_json::from_str(&body).unwrap();
-            // spread over the time of the kills
-            tokio::time::sleep(Duration::from_millis(150)).await;
             return (n, accepted["run_id"].as_str().unwrap().to_owned());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

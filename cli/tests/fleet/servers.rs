@@ -79,7 +79,8 @@ async fn rabbitmq_may_be_absent_and_may_go_away() {
         assert_eq!(member.api.get("/healthz").await.unwrap().0, 200);
         eventually("the log names RabbitMQ", SOON, || async {
             let output = member.process.output().to_lowercase();
-            (output.contains("rabbitmq") || output.contains("broker") || output.contains("amqp")).then_some(())
+            (output.contains("rabbitmq") || output.contains("broker") || output.contains("amqp"))
+                .then_some(())
         })
         .await;
     }

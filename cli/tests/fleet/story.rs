@@ -50,7 +50,8 @@ async fn a_cancel_at_any_coordinator_breaks_off_the_call_in_flight() {
     let (first, second) = (fleet.coordinator("c1").await, fleet.coordinator("c2").await);
     let worker = fleet.worker("w", &[]).await;
     let id = first.api.submit("tasks: {a: {llm: {model: sim/fast, prompt: hi}}}").await;
-    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) })
+        .await;
     run(&["runs", "cancel", &id, "--server", &second.api.base]).await.expect(0, &[]);
     eventually("the call is broken off", SOON, || async {
         (simulator.calls().await[0]["outcome"] == "client_disconnected").then_some(())
@@ -75,9 +76,11 @@ async fn a_terminated_worker_hands_its_task_back_without_burning_an_attempt() {
     let coordinator = fleet.coordinator("c").await;
     let leaving = fleet.worker("leaving", &[("TRIREME__WORKER__DRAIN_MS", "300")]).await;
     // a burnt attempt would be the last
-    let spec = "tasks: {a: {llm: {model: sim/fast, prompt: hi}, retry: {attempts: 1}}}\noutput: \"{{ a.text }}\"";
+    let spec =
+        "tasks: {a: {llm: {model: sim/fast, prompt: hi}, retry: {attempts: 1}}}\noutput: \"{{ a.text }}\"";
     let id = coordinator.api.submit(spec).await;
-    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) })
+        .await;
     let staying = fleet.worker("staying", &[]).await;
     leaving.stop().await;
     let run = coordinator.api.ended(&id, SOON).await;
@@ -99,7 +102,8 @@ async fn a_terminated_worker_finishes_what_it_can() {
     let coordinator = fleet.coordinator("c").await;
     let worker = fleet.worker("w", &[]).await;
     let id = coordinator.api.submit("tasks: {a: {llm: {model: sim/fast, prompt: hi}}}").await;
-    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) })
+        .await;
     worker.stop().await;
     let calls = simulator.calls().await;
     assert_eq!((calls.len(), &calls[0]["outcome"]), (1, &json!("completed")));
@@ -123,7 +127,8 @@ async fn a_killed_workers_task_is_done_by_another_within_12_seconds() {
     let coordinator = fleet.coordinator("c").await;
     let mut doomed = fleet.worker("doomed", &[]).await;
     let id = coordinator.api.submit("tasks: {a: {llm: {model: sim/fast, prompt: hi}}}").await;
-    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) }).await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) })
+        .await;
     let healthy = fleet.worker("healthy", &[]).await;
     doomed.process.kill().await;
     let run = coordinator.api.ended(&id, Duration::from_secs(12)).await;
@@ -149,7 +154,10 @@ async fn a_follower_lives_through_a_restart_of_its_coordinator() {
     let follow = tokio::spawn(async move { run(&["runs", "follow", &id, "--server", &server]).await });
     eventually("somebody follows", SOON, || async {
         let (_, metrics) = coordinator.api.get("/metrics").await.ok()?;
-        metrics.lines().any(|line| line.starts_with("trireme_event_streams") && line.ends_with(" 1")).then_some(())
+        metrics
+            .lines()
+            .any(|line| line.starts_with("trireme_event_streams") && line.ends_with(" 1"))
+            .then_some(())
     })
     .await;
     coordinator.process.kill().await;
