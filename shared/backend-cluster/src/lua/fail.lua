@@ -1,9 +1,8 @@
 #!lua flags=allow-oom
 -- Records the failures of attempts: schedules the next ones, or ends their tasks.
 --
--- KEYS[1] meta        hash: epoch of the store
--- KEYS[2] due         zset: next time to look
--- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- KEYS[1] due         zset: next time to look
+-- KEYS[2..] run, log  per run of the batch: its hash and the list of its events
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
@@ -32,7 +31,7 @@ local function fail_one(r, id, token, class, error, after, jitter, usage)
       return { $FAIL_ENDED, 0 }
     end
     local member = r.id .. ':' .. id
-    local at = E.due[member] or redis.call('ZSCORE', KEYS[2], member) or 0
+    local at = E.due[member] or redis.call('ZSCORE', KEYS[1], member) or 0
     return { $FAIL_RETRYING, tonumber(at) }
   elseif stand ~= $HOLDS then
     return { stand, 0 }
@@ -73,7 +72,7 @@ E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
   local at, task, token, class, error, after, jitter, usage = unpack(items[i])
-  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  local r = E.open(at, KEYS[2 * at], KEYS[1 + 2 * at], runs[at])
   answers[i] = fail_one(r, task, token, class, error, after, jitter, usage)
 end
-return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)
+return E.flush(KEYS[1], ARGV[2], ARGV[3], answers)

@@ -81,7 +81,19 @@ impl Script {
 pub(crate) fn assemble(source: &str) -> Result<String, String> {
     let mut text = String::new();
     add(source, &mut HashSet::new(), &mut text)?;
-    fill(&text)
+    fill(&reserve(&text))
+}
+
+/// Names all functions of the table of includes where it is made: a call makes them anew each time, and a table
+/// that has its size from the start need not grow six times.
+fn reserve(text: &str) -> String {
+    const TABLE: &str = "local E = {";
+    let names: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("function E.")?.split_once('('))
+        .map(|(name, _)| format!(" {name} = false,"))
+        .collect();
+    text.replacen(TABLE, &format!("{TABLE}{names}"), 1)
 }
 
 fn add(source: &str, seen: &mut HashSet<String>, text: &mut String) -> Result<(), String> {

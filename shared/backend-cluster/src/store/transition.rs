@@ -37,11 +37,13 @@ pub(crate) struct Shard {
     pub(crate) clock: Option<Clock>,
 }
 
-/// The first key of a script.
+/// The key before the due index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
     Meta,
     Runs,
+    /// None: the due index comes first.
+    Due,
 }
 
 /// A batched script seen from Rust.
@@ -137,13 +139,11 @@ impl Shard {
             };
             T::pack(item, at as i64, &mut packed)?;
         }
-        let mut keys = vec![
-            match T::FIRST {
-                First::Meta => self.keys.meta.clone(),
-                First::Runs => self.keys.runs.clone(),
-            },
-            self.keys.due.clone(),
-        ];
+        let mut keys = match T::FIRST {
+            First::Meta => vec![self.keys.meta.clone(), self.keys.due.clone()],
+            First::Runs => vec![self.keys.runs.clone(), self.keys.due.clone()],
+            First::Due => vec![self.keys.due.clone()],
+        };
         for run in &runs {
             keys.extend([self.keys.run(run.as_str()), self.keys.log(run.as_str())]);
             if T::BLOBS {

@@ -188,6 +188,7 @@ impl Transition for OnRenew {
     type Item = Renew;
     type Answer = Renewed;
     type Wire = Code;
+    const FIRST: First = First::Due;
     const ITEM: &'static str = "at, task, token";
 
     fn script() -> &'static Script {
@@ -217,6 +218,7 @@ impl Transition for OnExtend {
     type Item = Extend;
     type Answer = Extended;
     type Wire = Numbered;
+    const FIRST: First = First::Due;
     const ITEM: &'static str = "at, task, token, start, args";
     const AFTER_HINTS: Option<&'static str> = Some("extend.after_hints");
 
@@ -303,6 +305,7 @@ impl Transition for OnFail {
     type Item = Fail;
     type Answer = Failed;
     type Wire = Numbered;
+    const FIRST: First = First::Due;
     const ITEM: &'static str = "at, task, token, class, error, after, jitter, usage";
     const AFTER_HINTS: Option<&'static str> = Some("fail.after_hints");
 
@@ -348,6 +351,7 @@ impl Transition for OnCancel {
     type Item = RunId;
     type Answer = Cancelled;
     type Wire = Code;
+    const FIRST: First = First::Due;
     const ITEM: &'static str = "at";
 
     fn script() -> &'static Script {
