@@ -122,13 +122,16 @@ async fn connect(
     let config = settings.cluster().map_err(|error| Failure::usage(format!("{error:#}")))?;
     let mut wait = CONNECT_AFTER;
     let mut waiting: Option<(CancellationToken, tokio::task::JoinHandle<std::io::Result<()>>)> = None;
+    let (missing, reason) = tokio::sync::watch::channel(String::new());
     let connected = loop {
         match Cluster::connect(config.clone()).await {
             Ok(cluster) => break Some(Arc::new(cluster) as Arc<dyn Backend>),
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "waiting for RabbitMQ and Redis");
+                let _ = missing.send(format!("waiting for RabbitMQ and Redis: {error}"));
                 if waiting.is_none() {
-                    let not_ready = || async { Err("waiting for RabbitMQ and Redis".to_owned()) };
+                    let reason = reason.clone();
+                    let not_ready = move || std::future::ready(Err(reason.borrow().clone()));
                     let ops = OpsServer::bind(listen, registry.clone(), not_ready).await;
                     let ops =
                         ops.map_err(|error| Failure::new(Code::Unavailable, format!("{listen}: {error}")))?;

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod dev;
 mod examples;
+mod faults;
 mod run;
 mod settings;
 mod usage;

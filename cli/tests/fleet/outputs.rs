@@ -5,6 +5,7 @@ use crate::support::{
     fleet::Fleet,
     process::{finish_with, run, trireme},
     simulator::Simulator,
+    wide,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,6 +33,8 @@ async fn examples_give_the_output_of_one_process() {
     let submitted = finish_with(trireme(&["submit", "-", "--server", &first.api.base]), &hello).await;
     let id = submitted.expect(0, &[]).out.trim().to_owned();
     assert_eq!(second.api.ended(&id, SOON).await["output"]["total"], 52);
+    let id = second.api.submit(&wide()).await;
+    assert_eq!(first.api.ended(&id, SOON).await["output"], 49_995_000);
     for member in workers.into_iter().chain([first, second]) {
         member.stop().await;
     }

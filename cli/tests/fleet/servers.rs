@@ -33,7 +33,7 @@ async fn redis_may_be_absent_and_may_go_away() {
         let line = member.process.line("waiting for RabbitMQ and Redis").await;
         assert!(line.contains("retry_in_ms") && line.contains("redis"), "{line}");
         let reason = member.api.readiness(503, SOON).await;
-        assert!(reason.contains("Redis"), "{reason}");
+        assert!(reason.contains("redis is unavailable"), "{reason}");
         assert_eq!(member.api.get("/healthz").await.unwrap().0, 200);
     }
     let mut redis = blocking(move || redis.restart().map(|()| redis).unwrap()).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use trireme_test_servers::free_port;
 
 use crate::support::{
@@ -166,6 +166,73 @@ async fn a_follower_lives_through_a_restart_of_its_coordinator() {
     assert_eq!(followed.expect(0, &["a started", "run succeeded"]).out, "done\n");
     assert_eq!(followed.err.matches("a started").count(), 1, "no repeat: {}", followed.err);
     for member in [again, worker] {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_one_key_are_one_run_wherever_they_arrive() {
+    let fleet = Fleet::shared(None).await;
+    let coordinators = [fleet.coordinator("c1").await, fleet.coordinator("c2").await];
+    let spec = example("hello");
+    let asked = (0..64).map(|n| {
+        let (api, spec) = (coordinators[n % 2].api.clone(), &spec);
+        async move { api.post("/v1/runs", spec, Some("order-17")).await.unwrap() }
+    });
+    let answers = futures::future::join_all(asked).await;
+    let mut ids: Vec<String> = Vec::new();
+    for (status, body) in &answers {
+        assert!([200, 202].contains(status), "{status}: {body}");
+        let accepted: Value = serde_json::from_str(body).unwrap();
+        ids.push(accepted["run_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(answers.iter().filter(|(status, _)| *status == 202).count(), 1, "accepted more than once");
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let other =
+        coordinators[1].api.post("/v1/runs", "tasks: {a: {tool: {name: noop}}}", Some("order-17")).await;
+    assert_eq!(other.unwrap().0, 409);
+    // it was accepted without a worker, and waits for one
+    let worker = fleet.worker("w", &[]).await;
+    let run = coordinators[0].api.ended(&ids[0], SOON).await;
+    assert_eq!(run["output"]["total"], 52);
+    for member in coordinators.into_iter().chain([worker]) {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_frozen_past_its_lease_harms_nothing_and_goes_on() {
+    // the first call takes longer than the lease, the next is answered at once
+    let scenario = "rules: [{times: 1, fault: {hang: {for: 14s}}}, {respond: {text: fine}}]";
+    let simulator = Simulator::text(scenario).await;
+    let fleet = Fleet::shared(Some(simulator.config.clone())).await;
+    let coordinator = fleet.coordinator("c").await;
+    let frozen = fleet.worker("frozen", &[]).await;
+    let spec = "tasks: {a: {llm: {model: sim/fast, prompt: hi}}}\noutput: \"{{ a.text }}\"";
+    let id = coordinator.api.submit(spec).await;
+    eventually("the call is made", SOON, || async { (simulator.calls().await.len() == 1).then_some(()) })
+        .await;
+    let healthy = fleet.worker("healthy", &[]).await;
+    frozen.process.signal("STOP");
+    let run = coordinator.api.ended(&id, SOON).await;
+    assert_eq!((&run["status"], &run["output"]), (&json!("succeeded"), &json!("fine")), "{run}");
+    frozen.process.signal("CONT");
+    healthy.stop().await;
+    // it is the only worker now
+    let next = coordinator.api.submit(&spec.replace("hi", "again")).await;
+    assert_eq!(coordinator.api.ended(&next, SOON).await["output"], "fine");
+    eventually("the late call ends", SOON, || async {
+        simulator.calls().await.iter().all(|call| call["outcome"] != "in_flight").then_some(())
+    })
+    .await;
+    let after = coordinator.api.run(&id).await;
+    assert_eq!((&after["output"], &after["ended_ms"]), (&run["output"], &run["ended_ms"]), "the run changed");
+    whole_log(&coordinator.api.events(&id, None, usize::MAX).await);
+    assert_eq!(simulator.calls().await.len(), 3, "one lost, one recorded, one of the next run");
+    for member in [coordinator, frozen] {
         member.stop().await;
     }
     fleet.clean().await;

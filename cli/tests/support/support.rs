@@ -50,3 +50,17 @@ pub fn example_names() -> Vec<String> {
     names.sort();
     names
 }
+
+/// A run with a map of 10,000 items, which gives 49,995,000.
+pub fn wide() -> String {
+    let items: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    format!(
+        r#"
+input: {{n: [{}]}}
+tasks:
+  wide: {{map: {{over: "{{{{ input.n }}}}", do: {{tool: {{name: value, args: {{value: "{{{{ item }}}}"}}}}}}, at_once: 200}}}}
+output: "{{{{ wide | sum }}}}"
+"#,
+        items.join(",")
+    )
+}
