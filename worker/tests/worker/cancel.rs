@@ -75,7 +75,7 @@ output: "{{ then }}"
     ledger.wait_for(|stats| stats.client_disconnected == 1).await;
     stage.probe.open("later");
     assert_eq!(stage.output(&run).await, 1);
-    worker.stop().await;
+    assert_eq!(worker.stop().await.leases_lost.get(), 0);
 }
 
 #[tokio::test]

@@ -66,11 +66,14 @@ async fn a_lost_attempt_stops_and_records_nothing() {
     let first = stage.hire(config(&[("tool", 1)])).await;
     let run = stage.submit(WAITS).await;
     stage.probe.until("the attempt", |seen| seen.running == 1).await;
+    let begun = Instant::now();
     let second = stage.hire(config(&[("tool", 1)])).await;
     stage.hand.advance(limits::LEASE_MS + 1);
     stage.sweep().await;
     stage.probe.until("the second attempt", |seen| seen.started.len() == 2).await;
     stage.probe.until("the end of the first", |seen| seen.running == 1).await;
+    // by simulated time: at the next renewal, long before its lease has run out
+    assert!(begun.elapsed().as_millis() as u64 <= limits::RENEW_EVERY_MS + 50);
     stage.probe.open("gate");
     assert_eq!(stage.output(&run).await, 1);
     let lost = first.metrics.leases_lost.get() + second.metrics.leases_lost.get();

@@ -28,7 +28,7 @@ pub use probe::Probe;
 pub use tap::{Call, Tap};
 
 /// Far longer than any story takes: a story that stands still fails with what it was waiting for.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Stage {
     pub store: Embedded,
@@ -137,7 +137,7 @@ impl Stage {
         let tool = json!({"tools": {"remote": {
             "url": format!("{base}/tools/remote"), "query": {"q": "{{ args.q }}"}, "effect": "read",
             "args": {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]},
-        }}});
+        }}, "limits": {"output_bytes": 10_000_000}});
         let tools = Tools::builder().builtin().config(serde_json::from_value(tool).unwrap());
         let tools = tools.register(self.probe.clone()).build().await.unwrap();
         let providers = Providers::new(serde_json::from_value(llm).unwrap()).unwrap();
