@@ -1,7 +1,9 @@
 //! The store refuses what it has no room for, and forgets what it need not keep.
 #![allow(clippy::unwrap_used)]
 
-use trireme_backend::{Backend, Delta, Error};
+use std::time::Duration;
+
+use trireme_backend::{Backend, Deliveries, Delivery, Delta, Error};
 use trireme_backend_embedded::{Clock, Config, Embedded, Hand};
 use trireme_model::{
     Budget, Exec, Graph, Kind, Payload, Priority, RunId, Submit, Submitted, TaskId, TaskSpec,
@@ -11,6 +13,21 @@ use trireme_model::{
 fn store(config: Config) -> (Embedded, Hand) {
     let (clock, hand) = Clock::manual(1_000);
     (Embedded::new(Config { clock, ..config }), hand)
+}
+
+async fn sweep(store: &Embedded) {
+    for _ in 0..1_000 {
+        if !store.sweep().await.unwrap().more {
+            return;
+        }
+    }
+    panic!("sweeping never ends");
+}
+
+/// The next delivery, which must come without delay.
+async fn next(deliveries: &mut Deliveries) -> Delivery {
+    let next = tokio::time::timeout(Duration::from_secs(20), deliveries.next());
+    next.await.expect("no delivery came").expect("consuming ended")
 }
 
 fn request(run: &str, input: &str) -> Submit {
@@ -48,7 +65,7 @@ async fn a_full_store_refuses_runs_until_old_ones_are_purged() {
     assert_eq!(store.submit(request("one", "")).await.unwrap(), Submitted::Exists, "a repeat is answered");
     store.cancel(&RunId::new("one").unwrap()).await.unwrap();
     hand.advance(RETENTION_MS);
-    while store.sweep().await.unwrap().more {}
+    sweep(&store).await;
     assert_eq!(store.run(&RunId::new("one").unwrap()).await.unwrap(), None);
     assert_eq!(store.submit(request("three", "")).await.unwrap(), Submitted::Created);
 }
@@ -66,7 +83,7 @@ async fn bytes_are_bounded_and_come_back() {
     assert!(matches!(store.submit(request("two", "")).await, Err(Error::Full(_))));
     store.cancel(&one).await.unwrap();
     hand.advance(RETENTION_MS);
-    while store.sweep().await.unwrap().more {}
+    sweep(&store).await;
     assert_eq!(store.due_len(), 0, "nothing is left behind");
     assert_eq!(store.submit(request("two", "")).await.unwrap(), Submitted::Created);
 }
@@ -78,10 +95,10 @@ async fn a_hint_that_found_no_room_is_published_again() {
         store.submit(request(run, "")).await.unwrap();
     }
     let mut deliveries = store.consume(vec![("tool".into(), 10)]).await.unwrap();
-    let first = deliveries.next().await.unwrap();
+    let first = next(&mut deliveries).await;
     hand.advance(REPUBLISH_MS);
     assert_eq!(store.sweep().await.unwrap().hints, 2);
-    let mut again = [deliveries.next().await.unwrap().run, deliveries.next().await.unwrap().run];
+    let mut again = [next(&mut deliveries).await.run, next(&mut deliveries).await.run];
     again.sort();
     assert_eq!(again.map(|run| run.to_string()), ["one", "two"]);
     assert_eq!(first.run.as_str(), "one");
@@ -95,9 +112,9 @@ async fn two_consumers_share_a_pool() {
     for run in ["r1", "r2", "r3"] {
         store.submit(request(run, "")).await.unwrap();
     }
-    let first = one.next().await.unwrap();
-    let second = two.next().await.unwrap();
+    let first = next(&mut one).await;
+    let second = next(&mut two).await;
     assert_ne!(first.run, second.run);
     second.ack.done();
-    assert_eq!(two.next().await.unwrap().run.as_str(), "r3", "the place freed by an ack is filled at once");
+    assert_eq!(next(&mut two).await.run.as_str(), "r3", "the place freed by an ack is filled at once");
 }

@@ -58,6 +58,7 @@ pub(crate) async fn a_follower_sees_every_event_once(stage: Stage) {
         let mut seen: Vec<Event> = Vec::new();
         loop {
             let part = stage.backend().events(&run, seen.len() as u64, 7).await.unwrap().unwrap();
+            assert!(!part.events.is_empty() || part.length == seen.len() as u64, "the log hides events");
             for (seq, event) in part.events {
                 assert_eq!(seq, seen.len() as u64);
                 seen.push(event);
