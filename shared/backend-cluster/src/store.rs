@@ -147,6 +147,14 @@ impl Store {
         let watches = Arc::new(Watches::new());
         let stop = CancellationToken::new();
         tokio::spawn(watcher::listen(link.clone(), keys.clone(), watches.clone(), stop.clone()));
+        // from here on nothing that is announced is missed, but for what a lost connection loses
+        let mut connected = watches.connections();
+        let first = tokio::time::timeout(config.timeout, connected.wait_for(|count| *count > 0)).await;
+        if !matches!(first, Ok(Ok(_))) {
+            stop.cancel();
+            return Err(error::unavailable("it takes no subscription"));
+        }
+        drop(first);
         let drivers = keys.into_iter().map(|keys| {
             let (link, sink, clock) = (link.clone(), sink.clone(), config.clock.clone());
             Drivers::new(Arc::new(Shard { keys, link, sink, clock }))
@@ -351,6 +359,9 @@ async fn append(shard: &Shard, deltas: &[Delta]) -> Result<(), Error> {
     let args = [time.as_bytes(), shard.keys.watch.as_bytes(), ids.as_slice(), items.as_slice()];
     shard.link.eval(&script::APPEND, &keys, &args).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod faults;
 
 /// Refuses a server that drops keys when its memory is full: a run that loses a field can't be told from one that
 /// never had it.

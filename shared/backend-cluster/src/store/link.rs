@@ -33,6 +33,9 @@ pub(crate) struct Link {
     greeter: Arc<Greeter>,
     client: Client,
     timeout: Duration,
+    /// The script, and the number of its call to Redis, that fails from now on.
+    #[cfg(test)]
+    pub(crate) fault: Mutex<Option<(&'static str, usize)>>,
 }
 
 #[derive(Default)]
@@ -82,7 +85,16 @@ impl Link {
             .build()
             .map_err(|error| Error::Unusable(format!("the pool of redis connections: {error}")))?;
         let lanes = (0..lanes.max(1)).map(|_| tokio::sync::Mutex::default()).collect();
-        Ok(Self { pool, lanes, next: AtomicUsize::new(0), greeter, client, timeout })
+        Ok(Self {
+            pool,
+            lanes,
+            next: AtomicUsize::new(0),
+            greeter,
+            client,
+            timeout,
+            #[cfg(test)]
+            fault: Mutex::default(),
+        })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -99,6 +111,13 @@ impl Link {
         trireme_backend::crash_point(script.before);
         let mut command = Cmd::new();
         command.arg("EVALSHA").arg(&script.sha).arg(keys.len());
+        #[cfg(test)]
+        if let Some((_, at)) =
+            self.fault.lock().ok().and_then(|fault| *fault).filter(|(name, _)| *name == script.name)
+        {
+            command = Cmd::new();
+            command.arg("EVAL").arg(script.failing_at(at)).arg(keys.len());
+        }
         for key in keys {
             command.arg(key);
         }

@@ -77,6 +77,18 @@ impl Script {
     }
 }
 
+#[cfg(test)]
+impl Script {
+    /// The script with its `at`-th call to Redis, from 1, failing as one on a key of a foreign type would.
+    pub(crate) fn failing_at(&self, at: usize) -> String {
+        let (first, rest) = self.text.split_once('\n').unwrap_or((&self.text, ""));
+        format!(
+            "{first}\nlocal left, server = {at}, redis\nlocal redis = {{ call = function(...)\nleft = left - 1\n\
+             if left == 0 then error({{ err = 'INJECTED fault' }}) end\nreturn server.call(...)\nend }}\n{rest}"
+        )
+    }
+}
+
 /// Puts a script together.
 pub(crate) fn assemble(source: &str) -> Result<String, String> {
     let mut text = String::new();
