@@ -271,6 +271,7 @@ async fn tick(ticks: &mut Interval, shutdown: &CancellationToken) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use prometheus::Registry;
     use trireme_backend_embedded::Embedded;
     use trireme_model::{Kind, Payload};
@@ -301,22 +302,24 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_is_claimed_after_the_release_is_released_too() {
+    #[test]
+    fn what_is_claimed_after_the_release_is_released_too() {
         let leases = leases();
         let early = leases.hold(&assignment(1), Instant::now());
+        assert_eq!(early.stopped().now_or_never(), None);
         leases.release_all();
-        assert_eq!(early.stopped().await, Stop::Released);
+        assert_eq!(early.stopped().now_or_never(), Some(Stop::Released));
         drop(early);
-        assert_eq!(leases.hold(&assignment(2), Instant::now()).stopped().await, Stop::Released);
+        let late = leases.hold(&assignment(2), Instant::now());
+        assert_eq!(late.stopped().now_or_never(), Some(Stop::Released));
     }
 
-    #[tokio::test]
-    async fn a_later_attempt_takes_the_place_and_the_end_of_the_earlier_leaves_it_alone() {
+    #[test]
+    fn a_later_attempt_takes_the_place_and_the_end_of_the_earlier_leaves_it_alone() {
         let leases = leases();
         let early = leases.hold(&assignment(1), Instant::now());
         let late = leases.hold(&assignment(2), Instant::now());
-        assert_eq!(early.stopped().await, Stop::Lost);
+        assert_eq!(early.stopped().now_or_never(), Some(Stop::Lost));
         drop(early);
         assert_eq!(leases.renewals().len(), 1);
         assert!(!late.token().is_cancelled());
