@@ -2,8 +2,9 @@
 
 use std::{
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,7 +13,7 @@ use std::{
 use futures::FutureExt;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use trireme_backend::{Backend, Delivery, Error, Values};
+use trireme_backend::{Ack, Backend, Delivery, Error, Values};
 use trireme_llm::Limits;
 use trireme_model::{
     Assignment, Claim, Claimed, Complete, Completed, Fail, FailureClass, Next, Outcome, Payload, Usage,
@@ -31,6 +32,10 @@ use crate::{
 
 /// Executors keep their task's deadline themselves and then say what it cost; this much later they are cut.
 const CUT_AFTER: Duration = Duration::from_millis(5);
+
+/// A hint is acked after this long even if its task goes on: the lease holds the task, and RabbitMQ closes the
+/// channel of a consumer that keeps a delivery for 30 minutes (its default `consumer_timeout`).
+const HOLD_HINT: Duration = Duration::from_secs(300);
 
 /// What all attempts of a worker share.
 pub(crate) struct Shared {
@@ -93,22 +98,32 @@ impl Shared {
         let queued = epoch_ms().saturating_sub(delivery.published);
         self.metrics.queue_latency.with_label_values(&[&delivery.pool]).observe(queued as f64 / 1000.0);
         let link = Link { assignment: *assignment, slot, sent };
-        let mut hint = Some(delivery.ack);
-        let mut next = self.attempt(link).await;
-        while let Some(link) = next {
-            // The hint has served, but its place with the broker stands for the slot: while the slot is in
-            // use, the next hint would only wait here, and maybe another worker idles.
-            if link.slot.pool() != delivery.pool
-                && let Some(hint) = hint.take()
-            {
-                hint.done();
+        let hint = Mutex::new(Some(delivery.ack));
+        // nothing can panic while the lock is held
+        let served = || hint.lock().unwrap_or_else(PoisonError::into_inner).take().map(Ack::done);
+        let mut chain = pin!(async {
+            let mut next = self.attempt(link).await;
+            while let Some(link) = next {
+                // The hint has served, but its place with the broker stands for the slot: while the slot is in
+                // use, the next hint would only wait here, and maybe another worker idles.
+                if link.slot.pool() != delivery.pool {
+                    served();
+                }
+                self.metrics.continued.with_label_values(&[&link.assignment.pool]).inc();
+                next = self.attempt(link).await;
             }
-            self.metrics.continued.with_label_values(&[&link.assignment.pool]).inc();
-            next = self.attempt(link).await;
+        });
+        tokio::select! {
+            biased;
+            () = &mut chain => {}
+            () = tokio::time::sleep(HOLD_HINT) => {
+                served();
+                chain.await;
+            }
         }
         // given up without knowing whether the outcome is durable: the hint comes again elsewhere
-        if let Some(hint) = hint.filter(|_| !self.abandon.is_cancelled()) {
-            hint.done();
+        if !self.abandon.is_cancelled() {
+            served();
         }
     }
 

@@ -146,3 +146,16 @@ async fn a_broker_that_is_absent_at_the_start_is_asked_again() {
     assert_eq!(stage.tap.of("consume").len(), 6);
     worker.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_not_kept_for_as_long_as_a_long_task_takes() {
+    let stage = Stage::new().await;
+    let worker = stage.hire(config(&[("tool", 2)])).await;
+    let long = "tasks: {a: {tool: {name: sleep, args: {ms: 580000}}, timeout: 600s}}\noutput: '{{ a }}'";
+    let run = stage.submit(long).await;
+    // a task as long as this one does not fit into the patience of `output`
+    tokio::time::sleep(std::time::Duration::from_secs(590)).await;
+    stage.output(&run).await;
+    worker.stop().await;
+    assert!(stage.tap.last("acked", "a") < stage.tap.last("complete", "a"));
+}
