@@ -51,9 +51,11 @@ struct Queue<C: Call> {
 
 struct Waiting<C: Call> {
     item: C::Item,
-    answer: oneshot::Sender<Result<C::Answer, Error>>,
+    answer: Sender<C>,
     _place: OwnedSemaphorePermit,
 }
+
+type Sender<C> = oneshot::Sender<Result<<C as Call>::Answer, Error>>;
 
 /// Ends a flight also when its call panics; the callers of that batch see their channels closed.
 struct Flight<C: Call>(Arc<Inner<C>>);
@@ -89,7 +91,7 @@ impl<C: Call> Inner<C> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> (Vec<C::Item>, Vec<oneshot::Sender<Result<C::Answer, Error>>>) {
+    fn take(&self) -> (Vec<C::Item>, Vec<Sender<C>>) {
         let (mut items, mut answers, mut weight) = (Vec::new(), Vec::new(), 0);
         let mut queue = self.lock();
         while let Some(next) = queue.waiting.front() {
@@ -144,10 +146,12 @@ mod tests {
     use super::*;
     use std::sync::Mutex as Plain;
 
+    type Seen = Arc<Plain<Vec<Vec<u32>>>>;
+
     /// Records batches; each call waits for a permit.
     struct Recorder {
         gate: Arc<Semaphore>,
-        seen: Arc<Plain<Vec<Vec<u32>>>>,
+        seen: Seen,
     }
 
     impl Call for Recorder {
@@ -164,10 +168,7 @@ mod tests {
         }
     }
 
-    fn recorder(
-        flights: usize,
-        gate: usize,
-    ) -> (Arc<Batcher<Recorder>>, Arc<Semaphore>, Arc<Plain<Vec<Vec<u32>>>>) {
+    fn recorder(flights: usize, gate: usize) -> (Arc<Batcher<Recorder>>, Arc<Semaphore>, Seen) {
         let (gate, seen) = (Arc::new(Semaphore::new(gate)), Arc::new(Plain::new(Vec::new())));
         let limits = Limits { flights, items: 3, weight: 100, waiting: 100 };
         let call = Recorder { gate: gate.clone(), seen: seen.clone() };
