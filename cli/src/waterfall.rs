@@ -113,6 +113,6 @@ mod tests {
 
     #[test]
     fn a_long_id_keeps_its_end() {
-        assert_eq!(shorten("research/step-2/call-0", 10), "../call-0".to_owned().as_str().to_owned());
+        assert_eq!(shorten("research/step-2/call-0", 10), "..2/call-0");
     }
 }

@@ -237,3 +237,21 @@ async fn a_worker_that_was_frozen_past_its_lease_harms_nothing_and_goes_on() {
     }
     fleet.clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_longer_than_its_lease_is_done_in_one_attempt() {
+    let fleet = Fleet::shared(None).await;
+    let coordinator = fleet.coordinator("c").await;
+    let workers = [fleet.worker("w1", &[]).await, fleet.worker("w2", &[]).await];
+    let id = coordinator.api.submit("tasks: {a: {tool: {name: sleep, args: {ms: 13000}}}}").await;
+    let run = coordinator.api.ended(&id, SOON).await;
+    assert_eq!((&run["status"], &run["tasks"][0]["attempt"]), (&json!("succeeded"), &json!(1)), "{run}");
+    let events = coordinator.api.events(&id, None, usize::MAX).await;
+    whole_log(&events);
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert!(!kinds.contains(&"task.lost"), "{kinds:?}");
+    for member in workers.into_iter().chain([coordinator]) {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
