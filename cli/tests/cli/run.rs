@@ -106,7 +106,10 @@ async fn a_run_past_its_deadline_fails() {
     assert_eq!(view["status"], "failed");
     // the worker, whose attempt may not outlive the run, and the sweep race to say so
     let said = view.to_string();
-    assert!(said.contains("the run's deadline passed") || said.contains("the task's time limit passed"), "{view}");
+    assert!(
+        said.contains("the run's deadline passed") || said.contains("the task's time limit passed"),
+        "{view}"
+    );
     assert!(view["tasks"][0]["run_ms"].as_u64().unwrap() < 60_000, "{view}");
 }
 
