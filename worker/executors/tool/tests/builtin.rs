@@ -46,6 +46,7 @@ async fn they_compute() {
     let tools = tools(json!({})).await;
     for (name, args, want) in [
         ("calculator", json!({"expression": "2 * (3 + 4)"}), json!(14)),
+        ("calculator", json!({"expression": 2.5}), json!(2.5)),
         ("json_query", json!({"data": {"a": [1, 2]}, "query": "/a/1"}), json!(2)),
         ("value", json!({"value": {"a": [null]}}), json!({"a": [null]})),
         ("noop", json!({"anything": 1}), json!(null)),

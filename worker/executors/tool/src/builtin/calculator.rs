@@ -41,7 +41,7 @@ impl Calculator {
     pub fn new() -> Self {
         let args = json!({
             "type": "object", "required": ["expression"], "additionalProperties": false,
-            "properties": {"expression": {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH,
+            "properties": {"expression": {"type": ["string", "number"], "minLength": 1, "maxLength": MAX_LENGTH,
                 "description": format!("+ - * / % ^ and parentheses, pi, e, and the functions {FUNCTIONS}; round(x, digits)")}},
         });
         Self(spec("calculator", "Computes an arithmetic expression and returns the number.", args))
@@ -55,8 +55,12 @@ impl Tool for Calculator {
     }
 
     async fn call(&self, _ctx: &CallContext, args: Value) -> Result<ToolOutput, Error> {
-        let text = args["expression"].as_str().unwrap_or_default();
-        evaluate(text).map(|v| number(v).into()).map_err(|message| Error::Failed { message })
+        // a template that is one reference to a number gives a number
+        let text = match &args["expression"] {
+            Value::String(text) => text.clone(),
+            number => number.to_string(),
+        };
+        evaluate(&text).map(|v| number(v).into()).map_err(|message| Error::Failed { message })
     }
 }
 
