@@ -80,7 +80,7 @@ impl Draw {
             kind,
             pool: if self.chance(60) { "llm" } else { "tool" }.into(),
             priority: if self.chance(20) { Priority::High } else { Priority::Normal },
-            timeout: self.maybe(35, |draw| draw.below(60_000)),
+            timeout: self.maybe(35, |draw| if draw.chance(6) { 0 } else { draw.below(60_000) }),
             max_attempts: 1 + self.below(3) as u32,
             backoff: self.below(3_000),
             paid: self.chance(30),

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use draw::Draw;
 use trireme_backend::Delta;
 use trireme_model::{
-    Claim, Complete, Extend, Fail, Next, Outcome, Renew, RunId, Submit, TaskId, Token, limits::RETENTION_MS,
+    Claim, Complete, Extend, Fail, FailureClass, Next, Outcome, Renew, RunId, Submit, TaskId, TaskStatus,
+    Token, Usage,
+    limits::{LEASE_MS, MAX_LIMITED, MAX_LOST, RETENTION_MS},
 };
 use world::{Held, Op, World};
 
@@ -56,6 +58,7 @@ const MUST_OCCUR: &[&str] = &[
     "because \"join_timeout\"",
     "because \"join_unmet\"",
     "because \"poison\"",
+    "because \"rate_limited\"",
     "because \"timeout\"",
     "run.cancelled",
     "run.failed",
@@ -165,12 +168,19 @@ async fn one(world: &mut World, draw: &mut Draw, runs: &mut u64) -> u64 {
         world.apply(submits).await;
         return count;
     }
+    match draw.below(1_000) {
+        0..10 => return forsake(world, draw).await,
+        10..12 => return nag(world, draw).await,
+        12..40 => return at_the_last_moment(world, draw).await,
+        _ => {}
+    }
     let count = if draw.chance(25) { 2 + draw.below(8) } else { 1 };
     let ops: Vec<Op> = match draw.below(100) {
         0..36 => many(count, || claim(world, draw)),
         36..70 => many(count, || complete(world, draw)),
         70..77 => many(count, || fail(world, draw)),
-        77..85 => many(count, || extend(world, draw)),
+        // no more than go into one call, for the order of two calls is open
+        77..85 => many(count.min(8), || extend(world, draw)),
         85..89 => many(1, || renew(world, draw)),
         89 => many(1, || any_run(world, draw).filter(|_| draw.chance(25)).map(Op::Cancel)),
         90..92 => {
@@ -197,6 +207,73 @@ async fn one(world: &mut World, draw: &mut Draw, runs: &mut u64) -> u64 {
         world.apply(ops).await;
     }
     count
+}
+
+/// Some ready task of a live run.
+fn ready(world: &World, draw: &mut Draw) -> Option<(RunId, TaskId)> {
+    let mut ready: Vec<(RunId, TaskId)> = Vec::new();
+    for id in world.live() {
+        let tasks = world.runs[id].0.tasks.iter();
+        let tasks = tasks.filter(|(_, task)| task.status == TaskStatus::Ready);
+        ready.extend(tasks.map(|(task, _)| (id.clone(), task.clone())));
+    }
+    ready.sort();
+    draw.pick(&ready).cloned()
+}
+
+fn pass(world: &World, time: u64) {
+    world.now.fetch_add(time, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Starts a task again and again and never finishes it.
+async fn forsake(world: &mut World, draw: &mut Draw) -> u64 {
+    let Some((run, task)) = ready(world, draw) else { return 0 };
+    for _ in 0..MAX_LOST {
+        world.claims += 1;
+        let (run, task, claim) = (run.clone(), task.clone(), format!("c{}", world.claims));
+        world.apply(vec![Op::Claim(Claim { run, task, claim, has_input: true })]).await;
+        pass(world, LEASE_MS);
+        while world.sweep().await {}
+    }
+    6
+}
+
+/// A provider that limits the rate, for as long as it takes.
+async fn nag(world: &mut World, draw: &mut Draw) -> u64 {
+    let Some((run, task)) = ready(world, draw) else { return 0 };
+    for _ in 0..MAX_LIMITED {
+        world.claims += 1;
+        let claim = format!("c{}", world.claims);
+        let claim = Claim { run: run.clone(), task: task.clone(), claim, has_input: true };
+        world.apply(vec![Op::Claim(claim)]).await;
+        let held = world.runs.get(&run).and_then(|(run, _)| run.tasks.get(&task)?.token.clone());
+        let Some(token) = held else { break };
+        let fail = Fail {
+            run: run.clone(),
+            task: task.clone(),
+            token,
+            class: FailureClass::RateLimited,
+            error: draw.error(),
+            retry_after: Some(1),
+            jitter: 0,
+            usage: Usage::default(),
+        };
+        world.apply(vec![Op::Fail(fail)]).await;
+        pass(world, 1);
+        while world.sweep().await {}
+    }
+    100
+}
+
+/// Claims a task in the very millisecond in which its time is up, before the sweep has seen it.
+async fn at_the_last_moment(world: &mut World, draw: &mut Draw) -> u64 {
+    let Some((run, task)) = ready(world, draw) else { return 0 };
+    let deadline = world.runs[&run].0.tasks[&task].deadline;
+    pass(world, deadline.saturating_sub(world.time()));
+    world.claims += 1;
+    let claim = format!("c{}", world.claims);
+    world.apply(vec![Op::Claim(Claim { run, task, claim, has_input: true })]).await;
+    1
 }
 
 fn many(count: u64, mut make: impl FnMut() -> Option<Op>) -> Vec<Op> {
