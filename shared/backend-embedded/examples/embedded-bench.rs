@@ -1,5 +1,5 @@
 //! How many no-op tasks a second the store takes through its trait: `cargo run --release --example
-//! store-bench`. Two consumers each take hints, claim, complete and ack.
+//! embedded-bench`. Two consumers each take hints, claim, complete and ack.
 
 use std::{sync::Arc, time::Instant};
 
