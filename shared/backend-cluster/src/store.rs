@@ -27,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 use trireme_backend::{Abort, Delta, Error, Events, Recorded, Swept, Watch};
 use trireme_model::{
     Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, Outcome, Renew, Renewed,
-    Run, RunId, Submit, Submitted, TaskId, limits::MAX_RESULT_BYTES, view::RunSummary,
+    Run, RunId, Submit, Submitted, TaskId,
+    limits::{MAX_RESULT_BYTES, REPUBLISH_CAP_MS},
+    view::RunSummary,
 };
 
 use crate::{
@@ -196,8 +198,15 @@ impl Store {
             while !part.is_empty() {
                 let rest = part.split_off(part.len().min(MANY));
                 let (places, items): (Vec<usize>, Vec<Renew>) = part.into_iter().unzip();
-                for (at, answer) in places.into_iter().zip(drivers.shard.steps::<OnRenew>(items).await) {
-                    answers[at] = answer?;
+                for (at, answer) in places.into_iter().zip(drivers.shard.steps::<OnRenew>(items).await.0) {
+                    answers[at] = match answer {
+                        // a run that can't be read must not cost all others of this worker their leases
+                        Err(Error::Unusable(text)) => {
+                            tracing::error!(error = text, "a lease can't be renewed");
+                            Renewed::Lost
+                        }
+                        other => other?,
+                    };
                 }
                 part = rest;
             }
@@ -240,24 +249,30 @@ impl Store {
             let shard = &drivers.shard;
             let (time, limit) = (shard.time(), SWEEP.to_string());
             let due = [time.as_bytes(), limit.as_bytes()];
-            let members = shard.link.eval(&script::PEEK, &[&shard.keys.due], &due).await?;
-            let mut items = Vec::new();
-            for member in read::list("the due index", members)? {
+            let members_due = shard.link.eval(&script::PEEK, &[&shard.keys.due], &due).await?;
+            let (mut items, mut members, before) = (Vec::new(), Vec::new(), swept.looked);
+            for member in read::list("the due index", members_due)? {
                 let member = read::text(&read::bulk("an entry of the due index", member)?);
-                let (run, task) = split_member(&member)
-                    .ok_or_else(|| Error::Unusable(format!("the due index has the entry {member:?}")))?;
-                items.push(Look { run, task });
+                swept.looked += 1;
+                match split_member(&member) {
+                    Some((run, task)) => {
+                        items.push(Look { run, task });
+                        members.push(member);
+                    }
+                    None => put_off(shard, &member, "it names no run").await?,
+                }
             }
+            swept.more |= swept.looked - before >= SWEEP;
             if items.is_empty() {
                 continue;
             }
-            swept.looked += items.len();
-            swept.more |= items.len() >= SWEEP;
-            for answer in shard.steps::<OnSweep>(items).await {
+            let (answers, hints) = shard.steps::<OnSweep>(items).await;
+            swept.hints += hints;
+            for (member, answer) in members.iter().zip(answers) {
                 match answer {
                     Ok(purged) => swept.purged += usize::from(purged),
-                    // one run that can't be read must not hold up the others
-                    Err(error) => tracing::error!(%error, "a due entry can't be looked at"),
+                    Err(Error::Unusable(text)) => put_off(shard, member, &text).await?,
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -336,6 +351,14 @@ impl Store {
         self.0.stop.cancel();
         self.0.link.close().await;
     }
+}
+
+/// Moves an entry that can't be looked at out of the way of the others; it is tried again later.
+async fn put_off(shard: &Shard, member: &str, error: &str) -> Result<(), Error> {
+    tracing::error!(member, error, "an entry of the due index can't be looked at");
+    let mut later = redis::cmd("ZADD");
+    later.arg(&shard.keys.due).arg("XX").arg("INCR").arg(REPUBLISH_CAP_MS).arg(member);
+    shard.link.query(&later).await.map(|_| ())
 }
 
 async fn append(shard: &Shard, deltas: &[Delta]) -> Result<(), Error> {

@@ -270,6 +270,33 @@ async fn a_spoilt_run_does_not_hold_up_its_batch() {
         "{answers:?}"
     );
     assert!(matches!(&answers[1], Err(Error::Unusable(text)) if text.contains("WRONGTYPE")), "{answers:?}");
+    // nor the leases of others, nor the sweep
+    let tokens = answers.into_iter().filter_map(|answer| match answer {
+        Ok(Claimed::Run(assignment)) => Some(assignment.token),
+        _ => None,
+    });
+    let tokens: Vec<Token> = tokens.collect();
+    let renewals = vec![
+        renewal("good", "a", &tokens[0]),
+        renewal("spoilt", "a", &tokens[0]),
+        renewal("fine", "a", &tokens[1]),
+    ];
+    let renewed = stage.store.renew(renewals).await.unwrap();
+    assert_eq!(renewed, [Renewed::Held, Renewed::Lost, Renewed::Held]);
+    for member in ["spoilt:a", "not an entry", "good:a"] {
+        let _: () = link.zadd(stage.key("due"), member, 1).await.unwrap();
+    }
+    stage.hints.lock().unwrap().clear();
+    let swept = stage.store.sweep().await.unwrap();
+    assert_eq!((swept.looked, swept.hints, swept.more), (3, 1, false));
+    assert_eq!(stage.hints.lock().unwrap().len(), 1, "the lease of the good one had run out");
+    let put_off: Vec<Option<f64>> = redis::cmd("ZMSCORE")
+        .arg(stage.key("due"))
+        .arg(&["spoilt:a", "not an entry"])
+        .query_async(&mut link)
+        .await
+        .unwrap();
+    assert!(put_off.iter().all(|score| score.is_some_and(|score| score > 1.0)), "{put_off:?}");
     stage.clean().await;
 }
 

@@ -75,6 +75,9 @@ pub(crate) trait Transition: Send + Sync + 'static {
 #[serde(bound = "W: DeserializeOwned")]
 struct Reply<W>(Ms, Vec<W>, Vec<(usize, TaskId, String, u8)>, Vec<(RunId, String)>);
 
+/// One answer per item of a batch.
+type Answers<T> = Vec<Result<<T as Transition>::Answer, Error>>;
+
 /// A script on one shard, to be driven by a [`Batcher`](crate::batch::Batcher).
 pub(crate) struct On<T>(pub(crate) Arc<Shard>, pub(crate) std::marker::PhantomData<T>);
 
@@ -93,7 +96,7 @@ impl<T: Transition> Call for On<T> {
     }
 
     async fn call(&self, items: Vec<T::Item>) -> Vec<Result<T::Answer, Error>> {
-        self.0.steps::<T>(items).await
+        self.0.steps::<T>(items).await.0
     }
 }
 
@@ -104,26 +107,30 @@ impl Shard {
     }
 
     /// Runs one batch: one answer per item, in order. Where the script stopped at something that it could not read,
-    /// nothing was written: then each item goes alone, so that a spoilt run does not hold up others.
-    pub(crate) async fn steps<T: Transition>(&self, items: Vec<T::Item>) -> Vec<Result<T::Answer, Error>> {
+    /// nothing was written: then each item goes alone, so that a spoilt run does not hold up others. Also says how
+    /// many hints followed.
+    pub(crate) async fn steps<T: Transition>(&self, items: Vec<T::Item>) -> (Answers<T>, usize) {
         let all: Vec<&T::Item> = items.iter().collect();
         let error = match self.step::<T>(&all).await {
             Ok(answers) => return answers,
             Err(error) => error,
         };
         if items.len() == 1 || !matches!(error, Error::Unusable(_)) {
-            return items.iter().map(|_| Err(error.clone())).collect();
+            return (items.iter().map(|_| Err(error.clone())).collect(), 0);
         }
         tracing::error!(%error, script = T::script().name, "a batch failed; trying its items one by one");
-        let mut answers = Vec::with_capacity(items.len());
+        let (mut answers, mut published) = (Vec::with_capacity(items.len()), 0);
         for item in &items {
             let alone = self.step::<T>(&[item]).await;
-            answers.push(alone.and_then(|mut answers| answers.pop().unwrap_or_else(|| Err(error.clone()))));
+            answers.push(alone.and_then(|(mut answers, hints)| {
+                published += hints;
+                answers.pop().unwrap_or_else(|| Err(error.clone()))
+            }));
         }
-        answers
+        (answers, published)
     }
 
-    async fn step<T: Transition>(&self, items: &[&T::Item]) -> Result<Vec<Result<T::Answer, Error>>, Error> {
+    async fn step<T: Transition>(&self, items: &[&T::Item]) -> Result<(Answers<T>, usize), Error> {
         let (mut runs, mut index) = (Vec::<RunId>::new(), HashMap::<RunId, usize>::new());
         let mut packed = Packer::default();
         packed.array(items.len());
@@ -165,11 +172,12 @@ impl Shard {
             return Err(Error::Unusable(format!("script {} answered {reply:?}", T::script().name)));
         };
         let Reply(now, wires, hints, aborts) = unpack::<Reply<T::Wire>>("a script's reply", &reply)?;
+        let published = hints.len();
         self.emit(&runs, hints, aborts);
         if let Some(point) = T::AFTER_HINTS {
             trireme_backend::crash_point(point);
         }
-        Ok(items.iter().zip(wires).map(|(item, wire)| T::answer(item, wire, now)).collect())
+        Ok((items.iter().zip(wires).map(|(item, wire)| T::answer(item, wire, now)).collect(), published))
     }
 
     fn emit(&self, runs: &[RunId], hints: Vec<(usize, TaskId, String, u8)>, aborts: Vec<(RunId, String)>) {

@@ -18,7 +18,7 @@ use world::{Held, Op, World};
 
 /// Operations of one seed.
 const OPS: u64 = 2_500;
-const SEEDS: u64 = 44;
+const SEEDS: u64 = 30;
 
 /// Answers and events of which each whole run of the test must see some.
 const MUST_OCCUR: &[&str] = &[
