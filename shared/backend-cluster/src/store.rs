@@ -28,7 +28,7 @@ use trireme_backend::{Abort, Delta, Error, Events, Recorded, Swept, Watch};
 use trireme_model::{
     Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, Outcome, Renew, Renewed,
     Run, RunId, Submit, Submitted, TaskId,
-    limits::{MAX_RESULT_BYTES, REPUBLISH_CAP_MS},
+    limits::{MAX_RESULT_BYTES, REPUBLISH_MS},
     view::RunSummary,
 };
 
@@ -357,7 +357,7 @@ impl Store {
 async fn put_off(shard: &Shard, member: &str, error: &str) -> Result<(), Error> {
     tracing::error!(member, error, "an entry of the due index can't be looked at");
     let mut later = redis::cmd("ZADD");
-    later.arg(&shard.keys.due).arg("XX").arg("INCR").arg(REPUBLISH_CAP_MS).arg(member);
+    later.arg(&shard.keys.due).arg("XX").arg("INCR").arg(REPUBLISH_MS).arg(member);
     shard.link.query(&later).await.map(|_| ())
 }
 
