@@ -38,6 +38,23 @@ pub fn compile(
     })
 }
 
+/// Checks for workers elsewhere: they hold the API keys, this process need not.
+pub struct Elsewhere(pub Capabilities);
+
+impl Checker for Elsewhere {
+    fn model(&self, name: &str) -> Result<(), String> {
+        self.0.providers.resolve(name).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn tool(&self, name: &str) -> Result<(), String> {
+        self.0.tool(name)
+    }
+
+    fn args(&self, tool: &str, args: &serde_json::Value) -> Result<(), String> {
+        Checker::args(&self.0, tool, args)
+    }
+}
+
 impl Checker for Capabilities {
     fn model(&self, name: &str) -> Result<(), String> {
         let model = self.providers.resolve(name).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use futures::StreamExt;
 use reqwest::{Response, StatusCode, header};
-use trireme_model::{Event, Payload, RunStatus, TaskStatus, What, view::RunView};
+use trireme_model::{Event, Payload, RunId, RunStatus, TaskStatus, What, view::RunView};
 
 use crate::{
     command::{Runs, RunsAction, Submit},
@@ -35,7 +35,8 @@ pub async fn submit(args: Submit) -> Result<(), Failure> {
         request = request.header("Idempotency-Key", key);
     }
     let accepted: serde_json::Value = client.json(request).await?;
-    let id = accepted["run_id"].as_str().unwrap_or_default().to_owned();
+    let id = RunId::new(accepted["run_id"].as_str().unwrap_or_default())
+        .map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))?;
     if !args.follow {
         if args.json {
             say(&accepted);
@@ -163,12 +164,12 @@ impl Client {
             .map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))
     }
 
-    async fn run(&self, id: &str) -> Result<RunView, Failure> {
+    async fn run(&self, id: &RunId) -> Result<RunView, Failure> {
         self.json(self.http.get(self.url(&format!("/v1/runs/{id}")))).await
     }
 
     /// Tells events until the run's end, across lost connections and restarts of coordinators.
-    async fn follow(&self, id: &str) -> Result<(), Failure> {
+    async fn follow(&self, id: &RunId) -> Result<(), Failure> {
         let mut progress = Progress::new(format!("run {id}"), false);
         let mut last: Option<String> = None;
         let mut idle = 0;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use trireme_model::RunId;
 
 /// Runs AI agent loops fast: everything that can run at once does, with the same answers.
 #[derive(Parser)]
@@ -163,22 +164,22 @@ pub enum RunsAction {
     /// Print a run as JSON
     Show {
         /// The run's id
-        id: String,
+        id: RunId,
     },
     /// Follow a run to its end
     Follow {
         /// The run's id
-        id: String,
+        id: RunId,
     },
     /// Draw where the time of a run went
     Waterfall {
         /// The run's id
-        id: String,
+        id: RunId,
     },
     /// Cancel a run
     Cancel {
         /// The run's id
-        id: String,
+        id: RunId,
     },
 }
 

@@ -1,6 +1,7 @@
 //! `trireme demo`: the same graph one task at a time and in parallel, against simulated models and tools.
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use trireme_model::{RunStatus, view::RunView};
 use trireme_simulator::{Scenario, Simulator};
 
@@ -11,7 +12,7 @@ use crate::{
     progress::Progress,
     run::execute,
     settings::Settings,
-    source,
+    signal, source,
     stack::Stack,
     waterfall,
 };
@@ -33,10 +34,11 @@ pub async fn demo(args: Demo) -> Result<(), Failure> {
          typical market.",
         simulator.base_url()
     );
-    let sequential = brief(&simulator, true).await?;
+    let interrupt = signal::shutdown()?;
+    let sequential = brief(&simulator, true, &interrupt).await?;
     // both runs draw the same latencies
     simulator.reset();
-    let parallel = brief(&simulator, false).await?;
+    let parallel = brief(&simulator, false, &interrupt).await?;
     simulator.shutdown().await;
     let (sequential_ms, parallel_ms) = (wall(&sequential)?, wall(&parallel)?);
     let ratio = sequential_ms as f64 / parallel_ms as f64;
@@ -72,7 +74,11 @@ fn settings(base: &str) -> Result<Settings, Failure> {
     parsed.map_err(|error| Failure::new(Code::Internal, error))
 }
 
-async fn brief(simulator: &Simulator, sequential: bool) -> Result<RunView, Failure> {
+async fn brief(
+    simulator: &Simulator,
+    sequential: bool,
+    interrupt: &CancellationToken,
+) -> Result<RunView, Failure> {
     let mut settings = settings(&simulator.base_url())?;
     settings.worker.slots = sequential.then_some(1);
     let mut stack = Stack::start(&settings).await?;
@@ -81,7 +87,7 @@ async fn brief(simulator: &Simulator, sequential: bool) -> Result<RunView, Failu
     let label = if sequential { "one task at a time" } else { "in parallel" };
     note(format_args!("{label} ..."));
     let mut progress = Progress::new(label, true);
-    let view = execute(&stack.backend, &compiled, &mut progress).await?;
+    let view = execute(&stack.backend, &compiled, &mut progress, interrupt).await?;
     progress.finish();
     stack.stop().await?;
     Ok(view)

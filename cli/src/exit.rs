@@ -40,20 +40,40 @@ impl Failure {
     /// Prints the message, if there is one, and gives the code.
     pub fn report(&self) -> ExitCode {
         if !self.message.is_empty() {
-            eprintln!("trireme: {}", self.message);
+            note(format_args!("trireme: {}", self.message));
         }
         ExitCode::from(self.code as u8)
     }
 }
 
-/// Prints `text` and a line end on standard output. A reader that went away (`| head`) is no error.
+/// Prints `text` and a line end on standard output. A reader that went away (`| head`) is no error; anything
+/// else that keeps the output from its reader ends the process.
 pub fn say(text: impl fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}");
+    let mut out = io::stdout();
+    let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) else { return };
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        note(format_args!("trireme: can't write standard output: {error}"));
+        std::process::exit(Code::Internal as i32);
+    }
 }
 
-/// Prints `text` and a line end on standard error, as [`say`] does.
+/// Prints `text` and a line end on standard error, without control characters: part of it may come from a spec or
+/// from a provider. Nothing is left to tell of an error here.
 pub fn note(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
+}
+
+/// `text` with control characters, but line ends and tabs, made visible.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// `text` without the source excerpts that parsers draw (`  |`, `1 | [worker`), on one line.
@@ -87,6 +107,11 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_made_visible() {
+        assert_eq!(printable("a\u{1b}[31mb\nä\t"), "a\\u{1b}[31mb\nä\t");
+    }
 
     #[test]
     fn a_drawn_excerpt_leaves_the_line() {

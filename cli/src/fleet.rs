@@ -10,6 +10,7 @@ use trireme_telemetry::OpsServer;
 use trireme_worker::{Metrics, Pool, Worker};
 
 use crate::{
+    check::Elsewhere,
     command::{Listen, Worker as WorkerArgs},
     exit::{Code, Failure},
     settings::Settings,
@@ -61,7 +62,7 @@ pub async fn coordinator(args: Listen, mut settings: Settings) -> Result<(), Fai
     let registry = prometheus::Registry::new();
     let listen = settings.coordinator.listen;
     let Some(backend) = connect(&settings, &registry, listen, &shutdown).await? else { return Ok(()) };
-    let intake = Arc::new(SpecIntake::new(Arc::new(capabilities.clone())));
+    let intake = Arc::new(SpecIntake::new(Arc::new(Elsewhere(capabilities.clone()))));
     let bound = Coordinator::new(settings.coordinator, backend.clone(), intake, registry)
         .map_err(Failure::usage)?
         .bind()

@@ -81,7 +81,7 @@ async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Check(args) => check::check(args, settings).await,
         Command::Simulate(args) => simulate::simulate(args).await,
         Command::Settings => {
-            exit::say(serde_json::to_string_pretty(&settings).map_err(anyhow::Error::from)?);
+            exit::say(settings.shown()?);
             Ok(())
         }
     }

@@ -9,6 +9,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use trireme_model::{Event, What};
 
+use crate::exit::printable;
+
 /// Names shown in the live line.
 const MAX_NAMES: usize = 6;
 
@@ -67,7 +69,7 @@ impl Progress {
             return;
         }
         if let Some(line) = line(&event.what) {
-            let line = format!("{:>8.3}s {line}", at as f64 / 1000.0);
+            let line = printable(&format!("{:>8.3}s {line}", at as f64 / 1000.0));
             match &self.bar {
                 Some(bar) => bar.println(line),
                 // a closed standard error must not end the run

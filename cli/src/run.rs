@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use trireme_backend::{Backend, output};
 use trireme_model::{Event, RunId, RunStatus, Submit, view::RunView};
 use trireme_spec::Compiled;
@@ -14,7 +15,7 @@ use crate::{
     exit::{Code, Failure, say},
     progress::Progress,
     settings::Settings,
-    source,
+    signal, source,
     stack::Stack,
     waterfall,
 };
@@ -37,12 +38,12 @@ pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
             return Err(failure);
         }
     };
+    if let Err(failure) = served(&compiled, &settings) {
+        stack.stop().await?;
+        return Err(failure);
+    }
     let mut progress = Progress::new(compiled.name.clone(), false);
-    let view = tokio::select! {
-        view = execute(&stack.backend, &compiled, &mut progress) => view?,
-        // an interrupted run leaves nothing behind: the backend lives in this process
-        _ = tokio::signal::ctrl_c() => return Err(Failure::new(Code::RunFailed, "interrupted")),
-    };
+    let view = execute(&stack.backend, &compiled, &mut progress, &signal::shutdown()?).await?;
     progress.finish();
     stack.stop().await?;
     if args.waterfall {
@@ -59,16 +60,44 @@ pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
     finish(&view, false)
 }
 
-/// Submits `compiled`, tells `progress` every event, and gives the run as it ended.
+/// A task of a pool that nobody serves would wait for ever.
+fn served(compiled: &Compiled, settings: &Settings) -> Result<(), Failure> {
+    let pools: Vec<&str> = settings.worker.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let lost = |pool: &str| !pool.is_empty() && !pools.contains(&pool);
+    for task in compiled.graph.tasks() {
+        let child = task.children.as_ref().map(|children| children.exec.pool.as_str());
+        if let Some(pool) =
+            [Some(task.exec.pool.as_str()), child].into_iter().flatten().find(|pool| lost(pool))
+        {
+            return Err(Failure::usage(format!(
+                "tasks.{}: nobody serves the pool `{pool}` here, only {}; add it to worker.pools in the configuration",
+                task.id,
+                pools.join(", "),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Submits `compiled`, tells `progress` every event, and gives the run as it ended; cancels it on `interrupt`.
 pub async fn execute(
     backend: &Arc<dyn Backend>,
     compiled: &Compiled,
     progress: &mut Progress,
+    interrupt: &CancellationToken,
 ) -> Result<RunView, Failure> {
     let id = RunId::new(uuid::Uuid::now_v7().simple().to_string()).map_err(anyhow::Error::from)?;
     let submit: Submit = compiled.submit(id.clone(), "");
     backend.submit(submit).await?;
-    follow(backend, &id, |event| progress.event(event)).await?;
+    let ended = follow(backend, &id, |event| progress.event(event));
+    let mut ended = std::pin::pin!(ended);
+    tokio::select! {
+        ended = &mut ended => ended?,
+        () = interrupt.cancelled() => {
+            backend.cancel(&id).await?;
+            ended.await?;
+        }
+    }
     view(backend, &id).await
 }
 

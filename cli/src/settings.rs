@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Everything that can be configured. Every field has a default.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -126,6 +127,13 @@ impl Settings {
         }
     }
 
+    /// The configuration in effect for people and logs: wherever a secret may stand, `***` does.
+    pub fn shown(&self) -> anyhow::Result<String> {
+        let mut shown = serde_json::to_value(self)?;
+        hide(&mut shown, false);
+        Ok(serde_json::to_string_pretty(&shown)?)
+    }
+
     /// The fleet that the two URLs name.
     pub fn cluster(&self) -> anyhow::Result<trireme_backend_cluster::Config> {
         let (amqp, redis) = self.urls()?;
@@ -159,6 +167,34 @@ impl Settings {
     }
 }
 
+/// Hides what operators put secrets into beside the fields made for them: queries and credentials of URLs, query
+/// parameters and bodies of tools, arguments of stdio servers.
+fn hide(value: &mut Value, all: bool) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                // of a tool `args` is a schema; of a stdio server a list of arguments
+                let secret =
+                    matches!(name.as_str(), "query" | "body") || (name == "args" && member.is_array());
+                hide(member, all || secret);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, all)),
+        Value::String(text) if all => *text = "***".into(),
+        Value::String(text) => {
+            if let Some((scheme, rest)) = text.split_once("://") {
+                let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                let from = rest[..host].rfind('@').map_or(0, |at| at + 1);
+                let credentials = if from > 0 { "***@" } else { "" };
+                let (address, query) = rest[from..].split_once('?').unwrap_or((&rest[from..], ""));
+                let query = if query.is_empty() { "" } else { "?***" };
+                *text = format!("{scheme}://{credentials}{address}{query}");
+            }
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +218,24 @@ mod tests {
         assert!(error.contains("slotz"), "{error}");
         let error = format!("{:#}", from_env(&[("TRIREME__WORKER__SLOTS", "many")]).err().unwrap());
         assert!(error.contains("worker.slots"), "{error}");
+    }
+
+    #[test]
+    fn secrets_in_other_places_are_hidden() {
+        let mut value = serde_json::json!({
+            "providers": {"x": {"base_url": "https://u:SECRET@h/v1?key=SECRET", "proxy": "http://u:SECRET@p:1"}},
+            "tools": {"t": {"url": "https://h/a?k=SECRET", "query": {"k": "SECRET"}, "body": ["SECRET"],
+                            "args": {"type": "object"}}},
+            "mcp": {"m": {"stdio": {"command": "server", "args": ["--token=SECRET"]}}},
+        });
+        hide(&mut value, false);
+        let text = value.to_string();
+        assert!(!text.contains("SECRET"), "{text}");
+        for kept in
+            ["https://***@h/v1?***", "http://***@p:1", "https://h/a?***", r#""type":"object""#, "server"]
+        {
+            assert!(text.contains(kept), "{kept} is not in {text}");
+        }
     }
 
     #[test]

@@ -164,6 +164,13 @@ impl TryFrom<String> for RunId {
     }
 }
 
+impl std::str::FromStr for RunId {
+    type Err = InvalidId;
+    fn from_str(id: &str) -> Result<Self, InvalidId> {
+        Self::new(id)
+    }
+}
+
 impl From<RunId> for String {
     fn from(id: RunId) -> Self {
         id.0.as_ref().into()

@@ -115,7 +115,7 @@ impl Run {
             status: summary.status,
             degraded: summary.degraded,
             output: None,
-            error: self.failure.clone(),
+            error: self.failure.as_ref().map(|failure| self.root_cause(failure)),
             created_ms: self.created,
             ended_ms: summary.ended_ms,
             wall_ms: summary.ended_ms.map(|ended| ended.saturating_sub(self.created)),
@@ -124,6 +124,28 @@ impl Run {
             wasted: self.wasted,
             tasks,
         }
+    }
+
+    /// What lies behind a failed join: the first of its inputs, or of a map its children, that failed.
+    fn root_cause(&self, failure: &Failure) -> Failure {
+        let mut cause = failure.clone();
+        // each step goes to an input of an acyclic graph or to a child
+        while let Some(id) = &cause.task
+            && let Some(task) = self.tasks.get(id)
+        {
+            let inputs = match (&task.spec, &task.group) {
+                (Some(spec), _) if spec.exec.kind == Kind::Join => spec.inputs.clone(),
+                (_, Some(group)) => (0..group.next).map(|index| id.child(index)).collect(),
+                _ => break,
+            };
+            let failed = inputs.into_iter().filter_map(|input| {
+                let task = self.tasks.get(&input).filter(|task| task.status == TaskStatus::Failed)?;
+                Some((task.ended_at, input, task.error.clone()?))
+            });
+            let Some((_, input, error)) = failed.min_by_key(|(ended, ..)| *ended) else { break };
+            cause = Failure { task: Some(input), error };
+        }
+        cause
     }
 
     /// The run as a line of a list.

@@ -78,7 +78,7 @@ async fn the_market_brief_answers_the_same_twice() {
         let (first, second) = tokio::join!(get(), get());
         assert_eq!(first, second);
     }
-    for (model, tokens) in [("sim/fast", 60), ("sim/best", 120)] {
+    for (model, tokens) in [("fast", 60), ("best", 120)] {
         let body = json!({"model": model, "messages": [{"role": "user", "content": "Acme"}]});
         let ask = || async {
             let answer: Value = openai(&simulator, &body).send().await.unwrap().json().await.unwrap();

@@ -52,6 +52,8 @@ pub(crate) fn analyse(source: &str) -> Result<Analysis, String> {
     for child in &template.children {
         walk.statement(child)?;
     }
+    // minijinja's own list leaves out what is sliced (`x` in `x[1:]`), so expressions get all the template's names
+    let names: Vec<String> = walk.roots.iter().map(|root| root.name.clone()).collect();
     let mut analysis = Analysis { roots: walk.roots, ..Analysis::default() };
     let pieces: Option<Vec<Piece<'_, '_>>> = template.children.iter().map(Piece::of).collect();
     let Some(pieces) = pieces else { return Ok(analysis) };
@@ -66,7 +68,7 @@ pub(crate) fn analyse(source: &str) -> Result<Analysis, String> {
                     analysis.paths.push(path.clone());
                     parts.push(Part::Path(path));
                 } else {
-                    parts.push(compile(source)?);
+                    parts.push(compile(source, &names)?);
                 }
             }
         }
@@ -75,11 +77,9 @@ pub(crate) fn analyse(source: &str) -> Result<Analysis, String> {
     Ok(analysis)
 }
 
-fn compile(source: &str) -> Result<Part, String> {
+fn compile(source: &str, roots: &[String]) -> Result<Part, String> {
     let compiled = engine().compile_expression_owned(source.to_owned()).map_err(|error| describe(&error))?;
-    let mut roots: Vec<String> = compiled.undeclared_variables(false).into_iter().collect();
-    roots.sort();
-    Ok(Part::Expression { compiled, roots, source: source.trim().to_owned() })
+    Ok(Part::Expression { compiled, roots: roots.to_vec(), source: source.trim().to_owned() })
 }
 
 fn describe(error: &minijinja::Error) -> String {
