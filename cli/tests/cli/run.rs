@@ -190,16 +190,18 @@ async fn json_specs_run_like_yaml() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_a_run_at_once() {
+async fn a_signal_cancels_a_run_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("long.yaml");
     std::fs::write(&file, "tasks: {a: {tool: {name: sleep, args: {ms: 60000}}}}").unwrap();
-    let mut process = Process::start("run", trireme(&["run", file.to_str().unwrap()]));
-    process.line("a started").await;
-    process.signal("INT");
-    let status = process.ended(Duration::from_secs(20)).await;
-    assert_eq!(status.code(), Some(1), "{}", process.output());
-    process.line_kept("interrupted").await;
+    for signal in ["INT", "TERM"] {
+        let mut process = Process::start("run", trireme(&["run", file.to_str().unwrap()]));
+        process.line("a started").await;
+        process.signal(signal);
+        let status = process.ended(Duration::from_secs(20)).await;
+        assert_eq!(status.code(), Some(1), "{}", process.output());
+        process.line_kept("the run was cancelled").await;
+    }
 }
 
 #[tokio::test]
