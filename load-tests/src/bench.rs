@@ -237,9 +237,9 @@ pub async fn w6(fleet: &Fleet, simulator: &str) -> anyhow::Result<Figures> {
     let (bare_p50, bare_p99) = p50_p99(bare_calls(simulator, 2000).await?);
     w6_calls(fleet, "w6-warm").await?;
     let pid = fleet.worker_pid();
-    let cpu = crate::meter::cpu_seconds(pid);
+    let cpu = load_tests::cpu::seconds_of(pid);
     let calls = w6_calls(fleet, "w6").await?;
-    let cpu = crate::meter::cpu_seconds(pid) - cpu;
+    let cpu = load_tests::cpu::seconds_of(pid) - cpu;
     let (p50, p99) = p50_p99(calls);
     let (rss, peak) = memory(pid);
     Ok(vec![

@@ -43,6 +43,12 @@ impl Cpu {
     }
 }
 
+/// User and system seconds of a process; 0 if it is gone.
+pub fn seconds_of(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    parse(&text).map_or(0.0, |(_, seconds)| seconds)
+}
+
 // Fields of /proc/PID/stat: the name in parentheses, then 11 more, then user and system time in 1/100 s.
 fn parse(text: &str) -> Option<(&str, f64)> {
     let (before, after) = text.rsplit_once(") ")?;

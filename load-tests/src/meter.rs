@@ -2,8 +2,7 @@
 
 use std::{fs, time::Duration};
 
-/// Clock ticks a second in `/proc/PID/stat`: fixed at 100 on Linux for all supported architectures.
-const TICKS: f64 = 100.0;
+use load_tests::cpu::seconds_of;
 
 /// The processes that share the work, by name.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +11,7 @@ pub struct Processes(pub Vec<(String, u32)>);
 impl Processes {
     /// CPU seconds (user and system) each has used since its start.
     pub fn cpu(&self) -> Vec<(String, f64)> {
-        self.0.iter().map(|(name, pid)| (name.clone(), cpu_seconds(*pid))).collect()
+        self.0.iter().map(|(name, pid)| (name.clone(), seconds_of(*pid))).collect()
     }
 
     /// CPU seconds used since `before` was taken.
@@ -20,15 +19,6 @@ impl Processes {
         let now = self.cpu();
         now.into_iter().zip(before).map(|((name, now), (_, before))| (name, now - before)).collect()
     }
-}
-
-/// User and system seconds of a process; 0 if it is gone.
-pub fn cpu_seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // the command in parentheses may hold spaces: fields are counted behind it
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / TICKS
 }
 
 /// Resident memory of a process in MiB, now and at its highest.

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::sync::watch;
 use trireme_model::{
-    Effects, Event, Ms, Payload, Run, RunId, Submit, Submitted, Task, TaskId, TaskStatus, limits::MAX_DELTAS,
+    Effects, Event, Kind, Ms, Payload, Run, RunId, Submit, Submitted, Task, TaskId, TaskStatus,
+    limits::MAX_DELTAS,
 };
 
 use trireme_backend::Recorded;
@@ -182,10 +183,11 @@ impl Entry {
 }
 
 fn merged_inputs(id: &TaskId, task: &Task) -> Vec<TaskId> {
-    if task.group.is_some() {
-        return (0..task.width()).map(|index| id.child(index)).collect();
+    match &task.spec {
+        Some(spec) if spec.exec.kind == Kind::Join => spec.inputs.clone(),
+        // a map merges its children, of which it may have none; never its own inputs
+        _ => (0..task.width()).map(|index| id.child(index)).collect(),
     }
-    task.spec.as_ref().map_or_else(Vec::new, |spec| spec.inputs.clone())
 }
 
 /// The bytes of a list of payloads.

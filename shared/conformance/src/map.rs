@@ -54,7 +54,9 @@ pub(crate) async fn no_more_than_at_once(stage: Stage) {
 }
 
 pub(crate) async fn empty(stage: Stage) {
-    let run = stage.submit(stage.draw().map("m", &[], 2, ALL)).await;
+    // the value is that of its children, none, and never that of its own inputs
+    let run = stage.submit(stage.draw().tool("a", &[]).map("m", &["a"], 2, ALL)).await;
+    stage.does(&run, "a", json!("input")).await;
     stage.expand(&run, "m", &[]).await;
     assert_eq!(stage.output(&run).await, json!([]));
 }
