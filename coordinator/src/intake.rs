@@ -3,7 +3,8 @@
 //! The API knows only [`Intake`], so that another language for runs needs no change in it.
 
 use serde_json::Value;
-use trireme_model::{Budget, Graph, Ms, Payload, RunId, Submit};
+
+pub use trireme_spec::Compiled;
 
 /// The language of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,21 +19,6 @@ pub enum Format {
 pub trait Intake: Send + Sync + 'static {
     /// Compiles `text`, or says everything that is wrong with it.
     fn compile(&self, text: &str, format: Format) -> Result<Compiled, Refused>;
-}
-
-/// A spec that is ready to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compiled {
-    /// A label for people.
-    pub name: String,
-    /// What to do.
-    pub graph: Graph,
-    /// The run's input, a JSON object.
-    pub input: Payload,
-    /// Time limit of the run in ms.
-    pub deadline: Option<Ms>,
-    /// What it may spend.
-    pub budget: Budget,
 }
 
 /// Why a text is no spec.
@@ -70,13 +56,5 @@ impl Format {
                 serde_saphyr::from_str_with_options(text, options).ok()
             }
         }
-    }
-}
-
-impl Compiled {
-    /// The operation that starts it as `run`.
-    pub fn submit(self, run: RunId, fingerprint: String) -> Submit {
-        let Self { name, graph, input, deadline, budget } = self;
-        Submit { run, name, fingerprint, graph, input, deadline, budget }
     }
 }

@@ -25,14 +25,9 @@ impl Intake for SpecIntake {
         if format == Format::Json {
             strict_json(text)?;
         }
-        match compile(text, &[], &*self.checker) {
-            Ok(compiled) => {
-                let trireme_spec::Compiled { name, graph, input, deadline, budget } = compiled;
-                Ok(Compiled { name, graph, input, deadline, budget })
-            }
-            // only a refused text is read once more, so that runs that start don't pay for it
-            Err(invalid) => Err(refused(invalid, format == Format::Yaml && format.read(text).is_none())),
-        }
+        // only a refused text is read once more, so that runs that start don't pay for it
+        compile(text, &[], &*self.checker)
+            .map_err(|invalid| refused(invalid, format == Format::Yaml && format.read(text).is_none()))
     }
 }
 
