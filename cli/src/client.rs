@@ -1,16 +1,21 @@
 //! `trireme submit` and `trireme runs`: the coordinator's HTTP API from the command line.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 
 use futures::StreamExt;
 use reqwest::{Response, StatusCode, header};
-use trireme_model::{Event, Payload, RunId, RunStatus, TaskStatus, What, view::RunView};
+use trireme_model::{
+    Event, Payload, RunId, RunStatus, TaskStatus, What,
+    attribution::{Attributed, attribution},
+    view::RunView,
+};
 
 use crate::{
-    command::{Runs, RunsAction, Submit},
-    exit::{Code, Failure, note, say},
+    command::{Runs, RunsAction, Server, Submit},
+    exit::{Code, Failure, note, say, show},
+    https,
     progress::Progress,
-    source, waterfall,
+    source, trace, waterfall,
 };
 
 /// How often following a run may be taken up again without news.
@@ -18,17 +23,18 @@ const MAX_RECONNECTS: u32 = 60;
 /// Failed tasks named when a run failed.
 const MAX_CAUSES: usize = 5;
 
-struct Client {
+/// A coordinator as commands see it.
+pub struct Client {
     http: reqwest::Client,
     server: String,
 }
 
 /// `trireme submit`
 pub async fn submit(args: Submit) -> Result<(), Failure> {
-    let client = Client::new(&args.server.server)?;
+    let client = Client::new(&args.server)?;
     let text = source::read(&args.file)?;
     let text = source::with_inputs(&text, &args.inputs)?;
-    let mut request = client.http.post(client.url("/v1/runs")).body(text);
+    let mut request = client.post("/v1/runs").body(text);
     // JSON is YAML, so one type serves both
     request = request.header(header::CONTENT_TYPE, "application/yaml");
     if let Some(key) = &args.idempotency_key {
@@ -52,10 +58,10 @@ pub async fn submit(args: Submit) -> Result<(), Failure> {
 
 /// `trireme runs …`
 pub async fn runs(args: Runs) -> Result<(), Failure> {
-    let client = Client::new(&args.server.server)?;
+    let client = Client::new(&args.server)?;
     match args.action {
         RunsAction::List { status, limit } => {
-            let mut request = client.http.get(client.url("/v1/runs")).query(&[("limit", limit.to_string())]);
+            let mut request = client.get("/v1/runs").query(&[("limit", limit.to_string())]);
             if let Some(status) = status {
                 request = request.query(&[("status", status)]);
             }
@@ -67,7 +73,7 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
             Ok(())
         }
         RunsAction::Show { id } => {
-            let run = client.run(&id).await?;
+            let run = Attributed::from(client.run(&id).await?);
             say(serde_json::to_string_pretty(&run).map_err(anyhow::Error::from)?);
             Ok(())
         }
@@ -75,12 +81,29 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
             client.follow(&id).await?;
             finish(&client.run(&id).await?, false)
         }
-        RunsAction::Waterfall { id } => {
-            say(waterfall::draw(&client.run(&id).await?, source::colour()).trim_end());
+        RunsAction::Waterfall { id, json, trace } => {
+            let run = client.run(&id).await?;
+            let found = attribution(&run);
+            if let Some(file) = trace {
+                trace::write(&file, &run, &found)?;
+            }
+            if json {
+                say(serde_json::to_string(&found).map_err(anyhow::Error::from)?);
+            } else {
+                let drawn = waterfall::draw(&run, &found, source::colour());
+                say(format_args!("{drawn}\n{}", waterfall::account(&found).trim_end()));
+            }
             Ok(())
         }
+        RunsAction::Replay { id } => {
+            let request = client.post(&format!("/v1/runs/{id}/replay"));
+            let replay: serde_json::Value = client.json(request).await?;
+            say(replay["run_id"].as_str().unwrap_or_default());
+            Ok(())
+        }
+        RunsAction::Delete { id } => client.send(client.delete(&format!("/v1/runs/{id}"))).await.map(drop),
         RunsAction::Cancel { id } => {
-            let request = client.http.post(client.url(&format!("/v1/runs/{id}/cancel")));
+            let request = client.post(&format!("/v1/runs/{id}/cancel"));
             let answer: serde_json::Value = client.json(request).await?;
             say(answer["status"].as_str().unwrap_or("cancelled"));
             Ok(())
@@ -91,11 +114,11 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
 /// Prints how a run ended: its output, or as a whole; its error goes to the exit code's line.
 pub fn finish(run: &RunView, json: bool) -> Result<(), Failure> {
     if json {
-        say(serde_json::to_string(run).map_err(anyhow::Error::from)?);
+        say(serde_json::to_string(&Attributed::from(run.clone())).map_err(anyhow::Error::from)?);
     } else if let Some(output) = &run.output {
         match output.parse::<serde_json::Value>() {
-            Ok(serde_json::Value::String(text)) => say(&text),
-            _ => say(format_args!("{output:?}")),
+            Ok(serde_json::Value::String(text)) => show(&text),
+            _ => show(&format!("{output:?}")),
         }
     }
     if run.degraded {
@@ -122,24 +145,50 @@ pub fn finish(run: &RunView, json: bool) -> Result<(), Failure> {
 }
 
 impl Client {
-    fn new(server: &str) -> Result<Self, Failure> {
+    /// A client with the API key of the environment, or of the file.
+    pub fn new(args: &Server) -> Result<Self, Failure> {
+        let server = &args.server;
         let valid = reqwest::Url::parse(server).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
         if !valid {
             let cure = "give an address such as http://127.0.0.1:8080";
             return Err(Failure::usage(format!("--server {server}: {cure}")));
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
+        let mut headers = header::HeaderMap::new();
+        if let Some(key) = api_key(args.api_key_file.as_deref())? {
+            let bearer = header::HeaderValue::from_str(&format!("Bearer {key}"));
+            // the text of the error does not hold the key
+            let mut bearer = bearer.map_err(|error| Failure::usage(format!("the API key: {error}")))?;
+            bearer.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, bearer);
+        }
+        let http = https::client(args.ca_file.as_deref())?
+            .default_headers(headers)
             .build()
             .map_err(|error| Failure::usage(format!("HTTP client: {error}")))?;
         Ok(Self { http, server: server.trim_end_matches('/').to_owned() })
+    }
+
+    /// A request that reads.
+    pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(self.url(path))
+    }
+
+    /// A request that does something.
+    pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.post(self.url(path))
+    }
+
+    /// A request that takes something away.
+    pub fn delete(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.delete(self.url(path))
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.server)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+    /// The answer, if it is a good one.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|error| {
             let server = &self.server;
             Failure::new(Code::Unavailable, format!("no coordinator answers at {server} (--server): {error}"))
@@ -153,7 +202,8 @@ impl Client {
         Err(Failure::new(code, problem(status, &text)))
     }
 
-    async fn json<T: serde::de::DeserializeOwned>(
+    /// The answer as JSON.
+    pub async fn json<T: serde::de::DeserializeOwned>(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<T, Failure> {
@@ -165,7 +215,7 @@ impl Client {
     }
 
     async fn run(&self, id: &RunId) -> Result<RunView, Failure> {
-        self.json(self.http.get(self.url(&format!("/v1/runs/{id}")))).await
+        self.json(self.get(&format!("/v1/runs/{id}"))).await
     }
 
     /// Tells events until the run's end, across lost connections and restarts of coordinators.
@@ -174,7 +224,7 @@ impl Client {
         let mut last: Option<String> = None;
         let mut idle = 0;
         while idle < MAX_RECONNECTS {
-            let mut request = self.http.get(self.url(&format!("/v1/runs/{id}/events")));
+            let mut request = self.get(&format!("/v1/runs/{id}/events"));
             if let Some(last) = &last {
                 request = request.header("Last-Event-ID", last);
             }
@@ -210,6 +260,20 @@ impl Client {
         progress.finish();
         Err(Failure::new(Code::Unavailable, format!("the events of run {id} stopped coming")))
     }
+}
+
+/// The key of the file, or else of the environment. Never an argument: other users see those.
+fn api_key(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let text = match file {
+        None => std::env::var("TRIREME_API_KEY").unwrap_or_default(),
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Failure::usage(format!("--api-key-file {}: {error}", file.display())))?,
+    };
+    let key = text.trim();
+    if let (true, Some(file)) = (key.is_empty(), file) {
+        return Err(Failure::usage(format!("--api-key-file {}: is empty", file.display())));
+    }
+    Ok((!key.is_empty()).then(|| key.to_owned()))
 }
 
 /// A task's error, `{"class": …, "message": …}`, as people read it.

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
-use trireme_model::RunId;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trireme_backend::Scope;
+use trireme_model::{KeyId, RunId, Tenant};
 
 /// Runs AI agent loops fast: everything that can run at once does, with the same answers.
 #[derive(Parser)]
@@ -48,12 +49,24 @@ pub enum Command {
     Submit(Submit),
     /// Look at runs of a coordinator
     Runs(Runs),
+    /// Make, list and revoke API keys
+    Keys(Keys),
+    /// Tasks in quarantine: look at them, and run their runs' missing parts again
+    DeadLetters(crate::dead_letters::DeadLetters),
+    /// Pools: list, pause and resume them
+    Pools(crate::pools::Pools),
     /// Check a spec and print its derived graph
     Check(Check),
     /// Serve simulated models and tools over real wire formats
     Simulate(Simulate),
     /// Print the configuration in effect, without secrets
     Settings,
+    /// Let the store move on to this version, once no older process is left; older ones are refused from then on
+    Upgrade,
+    /// Check a deployment's services and configuration, and say what to change
+    Doctor(crate::doctor::Doctor),
+    /// Ask a coordinator or worker whether it is healthy: exit code 0, or 69 when it is not
+    Health(Health),
 }
 
 /// `trireme demo`
@@ -81,6 +94,9 @@ pub struct Run {
     /// Print the waterfall when it has ended
     #[arg(long)]
     pub waterfall: bool,
+    /// Write a trace for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 /// `trireme dev`, `trireme coordinator`
@@ -114,6 +130,99 @@ pub struct Server {
         default_value = "http://127.0.0.1:8080"
     )]
     pub server: String,
+    /// File with the API key; else it is taken from TRIREME_API_KEY
+    #[arg(long, global = true, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authority that signed the coordinator's; default: the system's
+    #[arg(long, global = true, value_name = "FILE", env = "TRIREME_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `trireme keys`
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kubectl exec deploy/fleet-trireme-coordinator -- trireme keys create --store --name ops --scopes admin
+  TRIREME_API_KEY=… trireme keys create --name ci --tenant acme --submits-per-minute 60 --runs-in-flight 20
+  trireme keys revoke 0123456789abcdef
+
+Keys are never taken from the command line: other users of the machine see it.")]
+pub struct Keys {
+    /// What to do
+    #[command(subcommand)]
+    pub action: KeysAction,
+    /// Work on the store of the configuration (redis.url) instead of a coordinator: for the first key
+    #[arg(long, global = true)]
+    pub store: bool,
+    /// Where
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `trireme keys …`
+#[derive(Subcommand)]
+pub enum KeysAction {
+    /// Make a key and print it on standard output; it is shown only this once
+    Create(CreateKey),
+    /// List the keys of the store: id, tenant, scopes, submits a minute, runs in flight, name
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key: every coordinator refuses it within 5 s
+    Revoke {
+        /// Its id: the 16 digits behind `trk_`
+        id: KeyId,
+    },
+    /// Print the hash of the key on standard input, for coordinator.keys of the configuration
+    Hash,
+}
+
+/// `trireme keys create`
+#[derive(Args)]
+pub struct CreateKey {
+    /// A label for people
+    #[arg(long)]
+    pub name: String,
+    /// Whose runs it may use
+    #[arg(long, default_value_t)]
+    pub tenant: Tenant,
+    /// What it may do: read looks at runs, write starts and cancels them, admin administers the deployment
+    #[arg(long, value_delimiter = ',', default_value = "read,write")]
+    pub scopes: Vec<KeyScope>,
+    /// Most requests to start a run a minute, on all coordinators together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub submits_per_minute: Option<u32>,
+    /// How many of them at once; default: ten seconds' worth
+    #[arg(long, value_name = "N", requires = "submits_per_minute", value_parser = clap::value_parser!(u32).range(1..))]
+    pub burst: Option<u32>,
+    /// Most runs under way at once
+    #[arg(long, value_name = "N")]
+    pub runs_in_flight: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// See [`Scope`].
+#[derive(Clone, Copy, ValueEnum)]
+pub enum KeyScope {
+    /// Look at runs
+    Read,
+    /// Start and cancel runs
+    Write,
+    /// Administer the deployment
+    Admin,
+}
+
+impl From<KeyScope> for Scope {
+    fn from(scope: KeyScope) -> Self {
+        match scope {
+            KeyScope::Read => Self::Read,
+            KeyScope::Write => Self::Write,
+            KeyScope::Admin => Self::Admin,
+        }
+    }
 }
 
 /// `trireme submit`
@@ -171,8 +280,24 @@ pub enum RunsAction {
         /// The run's id
         id: RunId,
     },
-    /// Draw where the time of a run went
+    /// Show where the time of a run went
     Waterfall {
+        /// The run's id
+        id: RunId,
+        /// Print it as one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Write a trace for chrome://tracing or ui.perfetto.dev
+        #[arg(long, value_name = "FILE")]
+        trace: Option<PathBuf>,
+    },
+    /// Start a run that goes on from what a failed one recorded
+    Replay {
+        /// The failed run's id
+        id: RunId,
+    },
+    /// Forget an ended run before its time
+    Delete {
         /// The run's id
         id: RunId,
     },
@@ -201,4 +326,17 @@ pub struct Simulate {
     /// Address to serve on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
     pub listen: SocketAddr,
+}
+
+/// `trireme health`
+#[derive(Args)]
+#[command(after_help = "Example:
+  trireme health http://127.0.0.1:9090/readyz    of a worker with --listen 127.0.0.1:9090; waits 3 s at most")]
+pub struct Health {
+    /// The address to ask: /healthz (it lives) or /readyz (it can work) of a coordinator or worker
+    #[arg(value_name = "URL", env = "TRIREME_HEALTH_URL")]
+    pub url: String,
+    /// Certificates (PEM) of the authority that signed the address's; default: the system's
+    #[arg(long, value_name = "FILE", env = "TRIREME_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 }

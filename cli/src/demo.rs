@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use trireme_model::{RunStatus, view::RunView};
+use trireme_model::{RunStatus, attribution::attribution, view::RunView};
 use trireme_simulator::{Scenario, Simulator};
 
 use crate::{
@@ -53,8 +53,9 @@ pub async fn demo(args: Demo) -> Result<(), Failure> {
         });
         say(&result);
     } else {
-        say(format_args!("\nOne task at a time:\n\n{}", waterfall::draw(&sequential, source::colour())));
-        say(format_args!("In parallel:\n\n{}", waterfall::draw(&parallel, source::colour())));
+        let drawn = |run: &RunView| waterfall::draw(run, &attribution(run), source::colour());
+        say(format_args!("\nOne task at a time:\n\n{}", drawn(&sequential)));
+        say(format_args!("In parallel:\n\n{}", drawn(&parallel)));
         say(format_args!("one task at a time {:>7.2} s", sequential_ms as f64 / 1000.0));
         say(format_args!("in parallel        {:>7.2} s", parallel_ms as f64 / 1000.0));
         say(format_args!("ratio              {ratio:>7.2}"));
@@ -87,7 +88,8 @@ async fn brief(
     let label = if sequential { "one task at a time" } else { "in parallel" };
     note(format_args!("{label} ..."));
     let mut progress = Progress::new(label, true);
-    let view = execute(&stack.backend, &compiled, &mut progress, interrupt).await?;
+    let trace = stack.traces.begin(None);
+    let view = execute(&stack.backend, &compiled, trace, &mut progress, interrupt).await?;
     progress.finish();
     stack.stop().await?;
     Ok(view)

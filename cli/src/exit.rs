@@ -2,14 +2,14 @@
 
 use std::{
     fmt,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 /// Why a command did not succeed, as an exit code (after BSD's sysexits where one fits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// The run failed or was cancelled.
+    /// The run failed or was cancelled; of `doctor`: a check fails; of `upgrade`: it must wait.
     RunFailed = 1,
     /// Bad configuration, spec or usage.
     Usage = 64,
@@ -57,17 +57,24 @@ pub fn say(text: impl fmt::Display) {
     }
 }
 
+/// As [`say`], for what a model or tool wrote: a terminal must not obey it. Whoever reads a pipe or a file gets it as it
+/// is.
+pub fn show(text: &str) {
+    if io::stdout().is_terminal() { say(printable(text)) } else { say(text) }
+}
+
 /// Prints `text` and a line end on standard error, without control characters: part of it may come from a spec or
 /// from a provider. Nothing is left to tell of an error here.
 pub fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
 }
 
-/// `text` with control characters, but line ends and tabs, made visible.
+/// `text` with control characters, but line ends and tabs, made visible; and those that turn the direction of text.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || (c.is_control() && c != '\n' && c != '\t') {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -111,6 +118,7 @@ mod tests {
     #[test]
     fn control_characters_are_made_visible() {
         assert_eq!(printable("a\u{1b}[31mb\nä\t"), "a\\u{1b}[31mb\nä\t");
+        assert_eq!(printable("\u{9b}2J\u{202e}x"), "\\u{9b}2J\\u{202e}x");
     }
 
     #[test]

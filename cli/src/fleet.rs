@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
 use trireme_backend_cluster::Cluster;
-use trireme_coordinator::{Coordinator, SpecIntake};
-use trireme_telemetry::OpsServer;
+use trireme_coordinator::{Coordinator, Socket, SpecIntake, TlsFiles};
+use trireme_telemetry::{OpsServer, Traces, build_info, ops_router};
 use trireme_worker::{Metrics, Pool, Worker};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     exit::{Code, Failure},
     settings::Settings,
     signal,
-    stack::{Capabilities, Stack},
+    stack::{Capabilities, FLUSH, Stack},
 };
 
 /// First and longest pause between attempts to reach RabbitMQ and Redis at the start.
@@ -29,8 +29,10 @@ pub async fn dev(args: Listen, mut settings: Settings) -> Result<(), Failure> {
     if let Some(listen) = args.listen {
         settings.coordinator.listen = listen;
     }
+    settings.coordinator.check_access().map_err(Failure::usage)?;
     let shutdown = signal::shutdown()?;
     let mut stack = Stack::start(&settings).await?;
+    build_info(&stack.registry, "dev").map_err(anyhow::Error::from)?;
     let bound = Coordinator::new(
         settings.coordinator.clone(),
         stack.backend.clone(),
@@ -38,10 +40,12 @@ pub async fn dev(args: Listen, mut settings: Settings) -> Result<(), Failure> {
         stack.registry.clone(),
     )
     .map_err(Failure::usage)?
+    .traced(stack.traces.clone())
     .bind()
     .await
-    .map_err(|error| Failure::new(Code::Unavailable, error))?;
-    eprintln!("listening on http://{} (embedded backend: runs live in this process)", bound.addr());
+    .map_err(unbound)?;
+    let scheme = if settings.coordinator.tls == TlsFiles::default() { "http" } else { "https" };
+    eprintln!("listening on {scheme}://{} (embedded backend: runs live in this process)", bound.addr());
     stack.add(|token| async move {
         bound.run(token).await.map_err(|error| Failure::new(Code::Unavailable, error))
     });
@@ -57,22 +61,43 @@ pub async fn coordinator(args: Listen, mut settings: Settings) -> Result<(), Fai
     if let Some(listen) = args.listen {
         settings.coordinator.listen = listen;
     }
+    settings.coordinator.check_access().map_err(Failure::usage)?;
     let shutdown = signal::shutdown()?;
     let capabilities = Capabilities::new(&settings).await?;
     let registry = prometheus::Registry::new();
-    let listen = settings.coordinator.listen;
-    let Some(backend) = connect(&settings, &registry, listen, &shutdown).await? else { return Ok(()) };
+    let (listen, tls) = (settings.coordinator.listen, settings.coordinator.tls.clone());
+    build_info(&registry, "coordinator").map_err(anyhow::Error::from)?;
+    let traces =
+        Traces::start(&settings.telemetry, "trireme-coordinator", &registry).map_err(Failure::usage)?;
+    let Some(backend) =
+        connect(&settings, &registry, ("coordinator", &traces), (listen, &tls), &shutdown).await?
+    else {
+        return Ok(());
+    };
+    let pools: Vec<String> = settings.worker.pools.iter().map(|pool| pool.name.clone()).collect();
+    backend.observe(&registry, &pools).map_err(anyhow::Error::from)?;
+    let backend: Arc<dyn Backend> = Arc::new(backend);
     let intake = Arc::new(SpecIntake::new(Arc::new(Elsewhere(capabilities.clone()))));
     let bound = Coordinator::new(settings.coordinator, backend.clone(), intake, registry)
         .map_err(Failure::usage)?
+        .traced(traces.clone())
         .bind()
         .await
-        .map_err(|error| Failure::new(Code::Unavailable, error))?;
+        .map_err(unbound)?;
     tracing::info!(address = %bound.addr(), "coordinator is listening");
     let result = bound.run(shutdown).await.map_err(|error| Failure::new(Code::Unavailable, error));
     capabilities.tools.shutdown().await;
     backend.close().await;
+    traces.close(FLUSH).await;
     result
+}
+
+/// A coordinator that did not get its socket: the address is taken, or a setting is wrong.
+fn unbound(error: trireme_coordinator::Error) -> Failure {
+    match error {
+        trireme_coordinator::Error::Bind { .. } => Failure::new(Code::Unavailable, error),
+        _ => Failure::usage(error),
+    }
 }
 
 /// `trireme worker`
@@ -86,29 +111,40 @@ pub async fn worker(args: WorkerArgs, mut settings: Settings) -> Result<(), Fail
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry).map_err(anyhow::Error::from)?;
     let ops_address = args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let Some(backend) = connect(&settings, &registry, ops_address, &shutdown).await? else { return Ok(()) };
-    let ready = backend.clone();
-    let ops = OpsServer::bind(ops_address, registry, move || {
-        let ready = ready.clone();
+    build_info(&registry, "worker").map_err(anyhow::Error::from)?;
+    let traces = Traces::start(&settings.telemetry, "trireme-worker", &registry).map_err(Failure::usage)?;
+    let Some(backend) =
+        connect(&settings, &registry, ("worker", &traces), (ops_address, &TlsFiles::default()), &shutdown)
+            .await?
+    else {
+        return Ok(());
+    };
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    let executors = capabilities.executors();
+    let worker = Worker::new(settings.worker, backend.clone(), executors, metrics, traces.clone());
+    let worker = worker.map_err(Failure::usage)?;
+    let (alive, pulse, ready) = (worker.pulse(), worker.pulse(), backend.clone());
+    let ready = move || {
+        let (pulse, ready) = (pulse.clone(), ready.clone());
         async move {
             let health = ready.health().await;
-            health.store.and(health.broker)
+            pulse.consuming().and(health.store).and(health.broker)
         }
-    });
+    };
+    let ops = OpsServer::bind(ops_address, registry, move || alive.alive(), ready);
     let ops =
         ops.await.map_err(|error| Failure::new(Code::Unavailable, format!("{ops_address}: {error}")))?;
     tracing::info!(address = %ops.addr(), "health and metrics");
     // health and metrics stay up while the worker drains
     let stop_ops = CancellationToken::new();
     let serving = tokio::spawn(ops.run(stop_ops.clone()));
-    let worker = Worker::new(settings.worker, backend.clone(), capabilities.executors(), metrics);
-    let worker = worker.map_err(Failure::usage)?;
     let result = worker.run(shutdown).await.map_err(|error| Failure::new(Code::Unavailable, error));
     stop_ops.cancel();
     // it has nothing left to lose
     let _ = serving.await;
     capabilities.tools.shutdown().await;
     backend.close().await;
+    traces.close(FLUSH).await;
     result
 }
 
@@ -117,27 +153,32 @@ pub async fn worker(args: WorkerArgs, mut settings: Settings) -> Result<(), Fail
 async fn connect(
     settings: &Settings,
     registry: &prometheus::Registry,
-    listen: SocketAddr,
+    (role, traces): (&'static str, &Traces),
+    (listen, tls): (SocketAddr, &TlsFiles),
     shutdown: &CancellationToken,
-) -> Result<Option<Arc<dyn Backend>>, Failure> {
+) -> Result<Option<Cluster>, Failure> {
     let config = settings.cluster().map_err(|error| Failure::usage(format!("{error:#}")))?;
+    let config = trireme_backend_cluster::Config { role: Some(role), traces: traces.clone(), ..config };
     let mut wait = CONNECT_AFTER;
-    let mut waiting: Option<(CancellationToken, tokio::task::JoinHandle<std::io::Result<()>>)> = None;
+    let mut waiting: Option<(CancellationToken, tokio::task::JoinHandle<()>)> = None;
     let (missing, reason) = tokio::sync::watch::channel(String::new());
     let connected = loop {
         match Cluster::connect(config.clone()).await {
-            Ok(cluster) => break Some(Arc::new(cluster) as Arc<dyn Backend>),
+            Ok(cluster) => {
+                cluster.register(registry).map_err(anyhow::Error::from)?;
+                break Some(cluster);
+            }
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, retry_in_ms = wait.as_millis() as u64, "waiting for RabbitMQ and Redis");
                 let _ = missing.send(format!("waiting for RabbitMQ and Redis: {error}"));
                 if waiting.is_none() {
                     let reason = reason.clone();
                     let not_ready = move || std::future::ready(Err(reason.borrow().clone()));
-                    let ops = OpsServer::bind(listen, registry.clone(), not_ready).await;
-                    let ops =
-                        ops.map_err(|error| Failure::new(Code::Unavailable, format!("{listen}: {error}")))?;
+                    // as the API will be: probes don't change their scheme
+                    let socket = Socket::open(listen, tls).await.map_err(unbound)?;
+                    let router = ops_router(registry.clone(), || Ok(()), not_ready);
                     let stop = CancellationToken::new();
-                    waiting = Some((stop.clone(), tokio::spawn(ops.run(stop))));
+                    waiting = Some((stop.clone(), tokio::spawn(socket.serve(router, stop))));
                 }
             }
             Err(error) => return Err(Failure::new(Code::Usage, error)),

@@ -4,9 +4,15 @@
 mod check;
 mod client;
 mod command;
+mod dead_letters;
 mod demo;
+mod doctor;
 mod exit;
 mod fleet;
+mod health;
+mod https;
+mod keys;
+mod pools;
 mod progress;
 mod run;
 mod settings;
@@ -14,6 +20,8 @@ mod signal;
 mod simulate;
 mod source;
 mod stack;
+mod trace;
+mod upgrade;
 mod waterfall;
 
 use std::process::ExitCode;
@@ -24,6 +32,7 @@ use crate::{
     command::{Cli, Command},
     exit::Failure,
     settings::Settings,
+    stack::Capabilities,
 };
 
 /// Many small allocations on many threads: measurably faster than the system's allocator.
@@ -40,7 +49,12 @@ fn main() -> ExitCode {
             return if help { ExitCode::SUCCESS } else { ExitCode::from(exit::Code::Usage as u8) };
         }
     };
-    let settings = match Settings::load(cli.config.as_deref()) {
+    let settings = match &cli.command {
+        // must work beside a process whose configuration has changed since its start
+        Command::Health(_) => Ok(Settings::default()),
+        _ => Settings::load(cli.config.as_deref()),
+    };
+    let settings = match settings {
         Ok(settings) => settings,
         Err(error) => return Failure::usage(exit::one_line(&format!("{error:#}"))).report(),
     };
@@ -78,9 +92,16 @@ async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Worker(args) => fleet::worker(args, settings).await,
         Command::Submit(args) => client::submit(args).await,
         Command::Runs(args) => client::runs(args).await,
+        Command::Keys(args) => keys::keys(args, settings).await,
+        Command::DeadLetters(args) => dead_letters::dead_letters(args).await,
+        Command::Pools(args) => pools::pools(args).await,
         Command::Check(args) => check::check(args, settings).await,
         Command::Simulate(args) => simulate::simulate(args).await,
+        Command::Health(args) => health::health(args).await,
+        Command::Upgrade => upgrade::upgrade(settings).await,
+        Command::Doctor(args) => doctor::doctor(args, settings).await,
         Command::Settings => {
+            Capabilities::check(&settings)?;
             exit::say(settings.shown()?);
             Ok(())
         }

@@ -88,11 +88,14 @@ impl Progress {
 
 fn line(what: &What) -> Option<String> {
     Some(match what {
-        What::RunStarted {} => "run started".into(),
+        What::RunStarted { .. } => "run started".into(),
         What::TaskStarted { task, attempt: 1 } => format!("{task} started"),
         What::TaskStarted { task, attempt } => format!("{task} started, attempt {attempt}"),
         What::TaskRetrying { task, error, .. } => format!("{task} will be retried: {error:?}"),
         What::TaskLost { task } => format!("{task} lost its worker"),
+        What::TaskAdded { task, label, .. } if label.is_empty() => format!("{task} added"),
+        What::TaskAdded { task, label, .. } => format!("{task} added: {label}"),
+        What::TaskExpanded { task, width: 0 } => format!("{task} at work"),
         What::TaskExpanded { task, width } => format!("{task} has {width} children"),
         What::TaskSucceeded { task, degraded: true } => format!("{task} done, degraded"),
         What::TaskSucceeded { task, .. } => format!("{task} done"),

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Backend, output};
-use trireme_model::{Event, RunId, RunStatus, Submit, view::RunView};
+use trireme_model::{
+    Event, RunId, RunStatus, Submit, Trace,
+    attribution::{Attributed, attribution},
+    view::RunView,
+};
 use trireme_spec::Compiled;
 
 use crate::{
     check,
     client::finish,
     command::Run,
-    exit::{Code, Failure, say},
+    exit::{Code, Failure, note, say},
     progress::Progress,
     settings::Settings,
     signal, source,
     stack::Stack,
-    waterfall,
+    trace, waterfall,
 };
 
 /// Events read at a time.
@@ -43,19 +47,24 @@ pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
         return Err(failure);
     }
     let mut progress = Progress::new(compiled.name.clone(), false);
-    let view = execute(&stack.backend, &compiled, &mut progress, &signal::shutdown()?).await?;
+    // as CI systems and test runners hand it to what they start
+    let trace = stack.traces.begin(std::env::var("TRACEPARENT").ok().as_deref());
+    let view = execute(&stack.backend, &compiled, trace, &mut progress, &signal::shutdown()?).await?;
     progress.finish();
     stack.stop().await?;
-    if args.waterfall {
-        eprint!("{}", waterfall::draw(&view, false));
+    if args.waterfall || args.trace.is_some() {
+        let found = attribution(&view);
+        if args.waterfall {
+            note(format_args!("{}\n{}", waterfall::draw(&view, &found, false), waterfall::account(&found)));
+        }
+        if let Some(file) = &args.trace {
+            trace::write(file, &view, &found)?;
+        }
     }
     if args.json {
-        say(serde_json::to_string(&view).map_err(anyhow::Error::from)?);
-        return if view.status == RunStatus::Succeeded {
-            Ok(())
-        } else {
-            Err(Failure::new(Code::RunFailed, ""))
-        };
+        let succeeded = view.status == RunStatus::Succeeded;
+        say(serde_json::to_string(&Attributed::from(view)).map_err(anyhow::Error::from)?);
+        return if succeeded { Ok(()) } else { Err(Failure::new(Code::RunFailed, "")) };
     }
     finish(&view, false)
 }
@@ -83,11 +92,12 @@ fn served(compiled: &Compiled, settings: &Settings) -> Result<(), Failure> {
 pub async fn execute(
     backend: &Arc<dyn Backend>,
     compiled: &Compiled,
+    trace: Option<Trace>,
     progress: &mut Progress,
     interrupt: &CancellationToken,
 ) -> Result<RunView, Failure> {
     let id = RunId::new(uuid::Uuid::now_v7().simple().to_string()).map_err(anyhow::Error::from)?;
-    let submit: Submit = compiled.submit(id.clone(), "");
+    let submit = Submit { trace, ..compiled.submit(id.clone(), "") };
     backend.submit(submit).await?;
     let ended = follow(backend, &id, |event| progress.event(event));
     let mut ended = std::pin::pin!(ended);

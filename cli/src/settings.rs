@@ -1,11 +1,21 @@
 //! The one configuration of the product: a file (`--config`), then `TRIREME__…` from the environment.
 //! Parsed, checked and printable before any socket opens.
 
-use std::{collections::BTreeMap, path::Path};
+mod layers;
+mod tls;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Longest time limit that makes sense of one call.
+const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that can be configured. Every field has a default.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -31,6 +41,8 @@ pub struct Settings {
     pub tool_limits: trireme_tool::Limits,
     /// Where tools may connect to.
     pub egress: trireme_tool::EgressConfig,
+    /// Traces.
+    pub telemetry: trireme_telemetry::traces::Config,
 }
 
 /// RabbitMQ.
@@ -42,6 +54,12 @@ pub struct Amqp {
     pub url: Option<String>,
     /// `classic` or `quorum`; see docs/decisions/hint-queues.md.
     pub queue_type: Option<trireme_backend_cluster::QueueType>,
+    /// Certificates (PEM) of the authority that signed the server's; default: the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM, with its chain), where the server asks for one; needs `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key_file: Option<PathBuf>,
 }
 
 /// Redis.
@@ -57,37 +75,28 @@ pub struct Redis {
     pub shards: Option<u16>,
     /// Connections per process; default 8.
     pub connections: Option<usize>,
+    /// Certificates (PEM) of the authority that signed the server's; default: the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM, with its chain), where the server asks for one; needs `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key_file: Option<PathBuf>,
 }
 
 impl Settings {
     /// Reads `file`, if there is one, and the environment.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
-        let environment = std::env::vars().filter(|(name, _)| name.starts_with("TRIREME__")).collect();
-        Self::from_parts(file, environment)
+        let mut environment = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("TRIREME__")) else { continue };
+            let Some(value) = value.to_str() else { bail!("{name}: is not UTF-8") };
+            environment.insert(name.to_owned(), value.to_owned());
+        }
+        Self::from_parts(file, &environment)
     }
 
-    fn from_parts(
-        file: Option<&Path>,
-        environment: std::collections::HashMap<String, String>,
-    ) -> anyhow::Result<Self> {
-        let mut builder = config::Config::builder();
-        if let Some(file) = file {
-            if !file.exists() {
-                bail!("{}: no such file", file.display());
-            }
-            builder = builder.add_source(config::File::from(file));
-        }
-        let environment = config::Environment::with_prefix("TRIREME")
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true)
-            .source(Some(environment));
-        let place = file.map_or_else(|| "environment".to_owned(), |file| file.display().to_string());
-        let settings: Self = builder
-            .add_source(environment)
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .with_context(|| format!("configuration ({place})"))?;
+    fn from_parts(file: Option<&Path>, environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let settings: Self = layers::read(file, environment).context("configuration")?;
         settings.check()?;
         Ok(settings)
     }
@@ -95,8 +104,21 @@ impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         self.worker.check().map_err(|error| anyhow::anyhow!("worker.{error}"))?;
         self.coordinator.validate().context("coordinator")?;
+        self.telemetry.check()?;
         if self.redis.shards.is_some_and(|shards| !(1..=1024).contains(&shards)) {
             bail!("redis.shards: use 1 to 1024");
+        }
+        if self.redis.connections.is_some_and(|connections| !(1..=1024).contains(&connections)) {
+            bail!("redis.connections: use 1 to 1024");
+        }
+        let limits = &self.tool_limits;
+        for (field, bytes) in [("output_bytes", limits.output_bytes), ("args_bytes", limits.args_bytes)] {
+            if !(1..=1 << 30).contains(&bytes) {
+                bail!("tool_limits.{field}: use 1 to {}", 1 << 30);
+            }
+        }
+        if limits.timeout.is_zero() || limits.timeout > MAX_TIME {
+            bail!("tool_limits.timeout: use more than zero, at most 24h");
         }
         let word = |prefix: &String| {
             (1..=64).contains(&prefix.len())
@@ -105,6 +127,8 @@ impl Settings {
         if self.redis.prefix.as_ref().is_some_and(|prefix| !word(prefix)) {
             bail!("redis.prefix: use 1 to 64 of A-Z a-z 0-9 _ . -");
         }
+        self.amqp.files().load("amqp", "amqps", self.amqp.url.as_deref())?;
+        self.redis.files().load("redis", "rediss", self.redis.url.as_deref())?;
         match (&self.amqp.url, &self.redis.url) {
             (Some(_), None) => {
                 bail!("amqp.url is set but redis.url is not: a fleet needs both (TRIREME__REDIS__URL)")
@@ -144,6 +168,8 @@ impl Settings {
         cluster.shards = self.redis.shards.unwrap_or(cluster.shards);
         cluster.redis_connections = self.redis.connections.unwrap_or(cluster.redis_connections);
         cluster.queue_type = self.amqp.queue_type.unwrap_or(cluster.queue_type);
+        cluster.amqp_tls = self.amqp.files().load("amqp", "amqps", Some(amqp))?;
+        cluster.redis_tls = self.redis.files().load("redis", "rediss", Some(redis))?;
         Ok(cluster)
     }
 
@@ -200,7 +226,36 @@ mod tests {
     use super::*;
 
     fn from_env(pairs: &[(&str, &str)]) -> anyhow::Result<Settings> {
-        Settings::from_parts(None, pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
+        Settings::from_parts(None, &pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
+    }
+
+    #[test]
+    fn numbers_are_taken_as_they_are() {
+        let refused = |name: &str, value: &str| format!("{:#}", from_env(&[(name, value)]).err().unwrap());
+        for value in ["1.5", "-1", "1e3", "18446744073709551616", "0x10", "", "99999999"] {
+            let error = refused("TRIREME__WORKER__SLOTS", value);
+            assert!(error.contains("worker.slots"), "{value}: {error}");
+        }
+        let error = refused("TRIREME__WORKER__SLOTS", "1.5");
+        assert!(error.contains("TRIREME__WORKER__SLOTS") && error.contains("1.5"), "{error}");
+        assert!(refused("TRIREME__REDIS__SHARDS", "70000").contains("redis.shards"));
+        assert!(refused("TRIREME__COORDINATOR__MAX_BODY", "9999999999999").contains("max_body"));
+        assert!(refused("TRIREME__COORDINATOR__BODY_TIMEOUT", "1year").contains("body_timeout"));
+        assert!(refused("TRIREME__TOOL_LIMITS__OUTPUT_BYTES", "0").contains("tool_limits.output_bytes"));
+        assert_eq!(from_env(&[("TRIREME__WORKER__SLOTS", "7")]).unwrap().worker.slots, Some(7));
+    }
+
+    #[test]
+    fn texts_that_look_like_numbers_stay_as_they_are() {
+        for prefix in ["0123", "1e5", "007.50", "true", "null"] {
+            let settings =
+                from_env(&[("TRIREME__REDIS__PREFIX", prefix), ("TRIREME__WORKER__SLOTS", "3")]).unwrap();
+            assert_eq!(settings.redis.prefix.as_deref(), Some(prefix));
+            assert_eq!(settings.worker.slots, Some(3));
+        }
+        let error = format!("{:#}", from_env(&[("TRIREME__WORKER__SLOTS__X", "1")]).err().unwrap());
+        assert!(error.contains("worker.slots"), "{error}");
+        assert!(from_env(&[("TRIREME____WORKER", "1")]).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Specs from files and standard input.
 
 use std::{
+    collections::HashSet,
     io::{IsTerminal, Read},
     path::Path,
 };
 
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
 
 use crate::exit::Failure;
 
@@ -40,33 +41,33 @@ pub fn name(file: &Path) -> String {
     if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }
 
-/// Parses `KEY=VALUE` pairs; a value is JSON, or else text.
-pub fn inputs(pairs: &[String]) -> Result<Map<String, Value>, Failure> {
-    let parse = |pair: &String| {
+/// Checks `KEY=VALUE` pairs; a value is JSON, or else text. What begins like a list, an object or a quoted text and is
+/// not one is an error rather than text, and so is a key that comes twice.
+pub fn inputs(pairs: &[String]) -> Result<(), Failure> {
+    let mut seen = HashSet::new();
+    for pair in pairs {
         let (key, value) = pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
             Failure::usage(format!("--input {pair}: give KEY=VALUE, such as --input company=Acme"))
         })?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        Ok((key.to_owned(), value))
-    };
-    pairs.iter().map(parse).collect()
+        if let Err(error) = serde_json::from_str::<IgnoredAny>(value)
+            && value.trim_start().starts_with(['{', '[', '"'])
+        {
+            return Err(Failure::usage(format!("--input {key}: the value is no valid JSON: {error}")));
+        }
+        if !seen.insert(key) {
+            return Err(Failure::usage(format!("--input {key} is given twice")));
+        }
+    }
+    Ok(())
 }
 
 /// `text` with `pairs` set in its `input`; unchanged without pairs.
 pub fn with_inputs(text: &str, pairs: &[String]) -> Result<String, Failure> {
-    let given = inputs(pairs)?;
-    if given.is_empty() {
+    inputs(pairs)?;
+    if pairs.is_empty() {
         return Ok(text.to_owned());
     }
-    let mut spec: Value =
-        serde_saphyr::from_str(text).map_err(|error| Failure::usage(format!("spec: {error}")))?;
-    let input =
-        spec.as_object_mut().map(|spec| spec.entry("input").or_insert_with(|| Value::Object(Map::new())));
-    let Some(Value::Object(input)) = input else {
-        return Err(Failure::usage("--input needs a spec whose `input` is an object"));
-    };
-    input.extend(given);
-    Ok(spec.to_string())
+    trireme_spec::with_input(text, pairs).map_err(|error| Failure::usage(format!("--input: {error}")))
 }
 
 /// Whether standard output takes colours.
@@ -81,9 +82,15 @@ mod tests {
     #[test]
     fn inputs_are_json_or_text() {
         let given = with_inputs("input: {a: 1, b: 2}\ntasks: {}", &["a=x y".into(), "c=[1]".into()]).unwrap();
-        let spec: Value = serde_json::from_str(&given).unwrap();
+        let spec: serde_json::Value = serde_json::from_str(&given).unwrap();
         assert_eq!(spec["input"], serde_json::json!({"a": "x y", "b": 2, "c": [1]}));
+        let given =
+            with_inputs("input: {a: 1}\ntasks: {}", &["n=[123456789012345678901, 0.10]".into()]).unwrap();
+        assert_eq!(given, r#"{"input":{"a":1,"n":[123456789012345678901,0.10]},"tasks":{}}"#);
+        assert!(with_inputs("input: 3", &["n=1".into()]).is_err());
         assert_eq!(with_inputs("not: touched", &[]).unwrap(), "not: touched");
-        assert!(inputs(&["novalue".into()]).is_err());
+        for bad in [vec!["novalue"], vec!["=x"], vec!["a=[1"], vec!["a={x"], vec!["a=1", "a=2"]] {
+            assert!(inputs(&bad.iter().map(ToString::to_string).collect::<Vec<_>>()).is_err(), "{bad:?}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
 use trireme_backend_embedded::Embedded;
-use trireme_coordinator::Sweeper;
+use trireme_coordinator::{Sweeper, Teller};
 use trireme_llm::Providers;
+use trireme_telemetry::Traces;
 use trireme_tool::Tools;
 use trireme_worker::{Executors, Metrics, Worker};
 
@@ -15,6 +16,9 @@ use crate::{
     exit::{Code, Failure},
     settings::Settings,
 };
+
+/// How long sending the last spans may take.
+pub const FLUSH: Duration = Duration::from_secs(3);
 
 /// What executes tasks, and what checks specs before they run.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub struct Stack {
     pub capabilities: Capabilities,
     /// Its metrics.
     pub registry: prometheus::Registry,
+    /// Where its spans go.
+    pub traces: Traces,
     shutdown: CancellationToken,
     parts: JoinSet<Result<(), Failure>>,
 }
@@ -44,6 +50,13 @@ impl Capabilities {
         let tools = Tools::builder().builtin().config(settings.tool()).build().await;
         let tools = tools.map_err(|error| Failure::usage(format!("{error}")))?;
         Ok(Self { providers, tools })
+    }
+
+    /// What [`Capabilities::new`] would refuse, without starting anything.
+    pub fn check(settings: &Settings) -> Result<(), Failure> {
+        Providers::new(settings.llm()).map_err(|error| Failure::usage(format!("{error}")))?;
+        let tools = Tools::builder().builtin().config(settings.tool());
+        tools.check().map_err(|error| Failure::usage(format!("{error}")))
     }
 
     /// The worker's side of it.
@@ -60,23 +73,31 @@ impl Stack {
         let backend: Arc<dyn Backend> = Arc::new(Embedded::new(Default::default()));
         let registry = prometheus::Registry::new();
         let metrics = Metrics::new(&registry).map_err(anyhow::Error::from)?;
-        let worker = Worker::new(settings.worker.clone(), backend.clone(), capabilities.executors(), metrics)
-            .map_err(Failure::usage)?;
+        let traces = Traces::start(&settings.telemetry, "trireme", &registry).map_err(Failure::usage)?;
+        let executors = capabilities.executors();
+        let worker =
+            Worker::new(settings.worker.clone(), backend.clone(), executors, metrics, traces.clone())
+                .map_err(Failure::usage)?;
         let shutdown = CancellationToken::new();
         let mut parts = JoinSet::new();
         let token = shutdown.clone();
         parts.spawn(async move {
             worker.run(token).await.map_err(|error| Failure::new(Code::Unavailable, error))
         });
-        Ok(Self { backend, capabilities, registry, shutdown, parts })
+        Ok(Self { backend, capabilities, registry, traces, shutdown, parts })
     }
 
-    /// Looks at what is due, as a coordinator does every `interval`.
+    /// Looks at what is due, as a coordinator does every `interval`, and tells of what has ended.
     pub fn sweep(&mut self, interval: Duration) -> Result<(), Failure> {
         let metrics = trireme_coordinator::Metrics::register(&self.registry).map_err(anyhow::Error::from)?;
         let sweeper = Sweeper::new(self.backend.clone(), interval, metrics);
         self.add(|token| async move {
             sweeper.run(token).await;
+            Ok(())
+        });
+        let teller = Teller::new(self.backend.clone(), self.traces.clone());
+        self.add(|token| async move {
+            teller.run(token).await;
             Ok(())
         });
         Ok(())
@@ -109,6 +130,7 @@ impl Stack {
         }
         self.capabilities.tools.shutdown().await;
         self.backend.close().await;
+        self.traces.close(FLUSH).await;
         result
     }
 }

@@ -2,9 +2,12 @@
 
 mod body;
 mod check;
+mod dead_letters;
 mod events;
+mod keys;
 mod observe;
 mod ops;
+mod pools;
 mod problem;
 mod query;
 mod runs;
@@ -15,18 +18,26 @@ use axum::{
     Router,
     http::Uri,
     middleware,
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 use prometheus::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
+use trireme_telemetry::Traces;
 
 pub use check::{Checked, CheckedTask};
+pub use dead_letters::{DeadLetters, Replay, Replays};
+pub use keys::{KeyList, KeyView, NewKey};
+pub use pools::{Pool, Pools};
 pub use problem::{Code, Place, Problem};
 pub use runs::{RunList, RunState};
 
-use crate::{Config, Intake, metrics::Metrics};
+use crate::{
+    Config, Error, Intake,
+    access::{self, Keyring},
+    metrics::Metrics,
+};
 
 /// What the handlers share.
 pub(crate) struct App {
@@ -35,9 +46,14 @@ pub(crate) struct App {
     pub intake: Arc<dyn Intake>,
     pub metrics: Metrics,
     pub registry: Registry,
+    /// Where spans go.
+    pub traces: Traces,
     /// Cancelled when streams and long polls have to end.
     pub shutdown: CancellationToken,
+    pub keyring: Arc<Keyring>,
     submits: Arc<Semaphore>,
+    /// Room for bodies, in [`body::UNIT`]s.
+    room: Arc<Semaphore>,
     followers: Arc<Semaphore>,
 }
 
@@ -49,10 +65,28 @@ impl App {
         metrics: Metrics,
         registry: Registry,
         shutdown: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let submits = Arc::new(Semaphore::new(config.max_submits.min(Semaphore::MAX_PERMITS)));
+        let units = config.max_body.div_ceil(body::UNIT).saturating_mul(config.max_submits);
+        let room = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
         let followers = Arc::new(Semaphore::new(config.max_followers.min(Semaphore::MAX_PERMITS)));
-        Self { config, backend, intake, metrics, registry, shutdown, submits, followers }
+        let traces = Traces::default();
+        let keyring = Keyring::new(&config, backend.clone())
+            .map_err(|error| Error::File { name: "bootstrap_key_file", reason: error.to_string() })?;
+        let keyring = Arc::new(keyring);
+        Ok(Self {
+            config,
+            backend,
+            intake,
+            metrics,
+            registry,
+            traces,
+            shutdown,
+            keyring,
+            submits,
+            room,
+            followers,
+        })
     }
 
     fn admit_submit(&self) -> Result<OwnedSemaphorePermit, Problem> {
@@ -77,10 +111,20 @@ type Route = (&'static str, &'static [&'static str], MethodRouter<Arc<App>>);
 fn routes() -> Vec<Route> {
     vec![
         ("/v1/runs", &["get", "post"], get(runs::list).post(runs::submit)),
-        ("/v1/runs/{id}", &["get"], get(runs::get)),
+        ("/v1/runs/{id}", &["delete", "get"], get(runs::get).delete(runs::delete)),
         ("/v1/runs/{id}/events", &["get"], get(events::follow)),
         ("/v1/runs/{id}/cancel", &["post"], post(runs::cancel)),
+        ("/v1/runs/{id}/replay", &["post"], post(dead_letters::replay_run)),
+        ("/v1/dead-letters", &["get"], get(dead_letters::list)),
+        ("/v1/dead-letters/replay", &["post"], post(dead_letters::replay_all)),
+        ("/v1/dead-letters/{run}/{task}", &["get"], get(dead_letters::get)),
+        ("/v1/dead-letters/{run}/{task}/replay", &["post"], post(dead_letters::replay)),
+        ("/v1/pools", &["get"], get(pools::list)),
+        ("/v1/pools/{pool}/pause", &["post"], post(pools::pause)),
+        ("/v1/pools/{pool}/resume", &["post"], post(pools::resume)),
         ("/v1/check", &["post"], post(check::check)),
+        ("/v1/keys", &["get", "post"], get(keys::list).post(keys::create)),
+        ("/v1/keys/{id}", &["delete"], delete(keys::revoke)),
         ("/healthz", &["get"], get(ops::healthz)),
         ("/readyz", &["get"], get(ops::readyz)),
         ("/metrics", &["get"], get(ops::metrics)),
@@ -105,6 +149,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 "see the Allow header for the methods that this address takes",
             )
         })
+        .layer(middleware::from_fn_with_state(app.clone(), access::guard))
         .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
 }

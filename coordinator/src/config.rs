@@ -1,8 +1,26 @@
 //! What an operator may set, checked before any socket opens.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use trireme_backend::Backlog;
+use trireme_model::{
+    Keep, Ms,
+    limits::{LINGER_MS, RETENTION_MS},
+};
+
+use crate::{
+    access::{AccessMode, ConfigKey, check_quota},
+    tls::TlsFiles,
+};
+
+/// Most keys of the configuration.
+const MAX_KEYS: usize = 1000;
+
+/// Largest bounds of what is open at once, of a body in bytes, and of any time.
+const MAX_AT_ONCE: usize = 1_000_000;
+const MAX_BODY: usize = 64 << 20;
+const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Settings of a coordinator. Every bound of the HTTP side stands here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,17 +28,35 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Where the API listens. Port 0 takes a free one. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
+    /// Who may use the API: `auto` (anybody, on a loopback address only), `keys` or `open`. Default `auto`.
+    pub access: AccessMode,
+    /// API keys beside those of the store, as hashes; at most 1000. Default none.
+    pub keys: Vec<ConfigKey>,
+    /// A file with a key that may do everything for the tenant `default`, at least 32 bytes; read again every few
+    /// seconds. For making the first keys. Default none.
+    pub bootstrap_key_file: Option<PathBuf>,
+    /// Certificate and key for HTTPS. Default: HTTP.
+    pub tls: TlsFiles,
     /// Largest request body in bytes. Default 1 MiB.
     pub max_body: usize,
-    /// Time limit for reading a request body. Default 30 s.
+    /// Connections open at once; more wait to be accepted. Default 8192.
+    pub max_connections: usize,
+    /// Time limit for the head of a request, counted from the end of the request before it on the same connection:
+    /// an idle connection is closed after this long. Default 20 s.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// Time limit for reading a request body. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
     /// Upper bound of `?wait=`; longer waits are cut to it. Default 60 s.
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
-    /// Requests whose body is being read, compiled or submitted at once; more are told to come back. With
-    /// `max_body` this bounds the memory that bodies take. Default 256.
+    /// Requests that are compiled or submitted at once; more are told to come back. Bodies that are still on their
+    /// way share the memory of as many whole ones (times `max_body`), each no more than what has come of it, so that
+    /// slow clients keep nobody out. Default 256.
     pub max_submits: usize,
+    /// How much may wait before new runs are told to come back. Default: no more than 75 % of the store's memory.
+    pub backlog: Bounds,
     /// Event streams and long polls open at once; more are told to come back. Default 4096.
     pub max_followers: usize,
     /// A silent event stream gets a comment this often, so that proxies keep it open. Default 15 s.
@@ -32,9 +68,56 @@ pub struct Config {
     /// How often the due index is swept. Default 100 ms.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
+    /// How long a run is kept after its end, at least 10 min; counted from the setting at its acceptance. Default 24 h.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// The same of a run that failed. Default: as `retention`.
+    #[serde(with = "humantime_serde")]
+    pub failed_retention: Option<Duration>,
     /// How long requests in flight may go on after a shutdown was asked for. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
+}
+
+/// How much may wait. Past any of these a submit is refused before anything is written; what was accepted goes on.
+/// The numbers are read from the last look at the store, which is at most some 5 s old, so that a burst may pass a
+/// bound by what is accepted within that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bounds {
+    /// Ready tasks over all pools. Default: no bound.
+    pub max_ready: Option<u64>,
+    /// Ready tasks by pool. Default: no bound.
+    pub max_ready_in: BTreeMap<String, u64>,
+    /// Percent of its memory that the store may use, 1 to 100; nothing where it has no limit. Default 75.
+    pub max_memory_percent: u8,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_ready: None, max_ready_in: BTreeMap::new(), max_memory_percent: 75 }
+    }
+}
+
+impl Bounds {
+    /// The bound that `backlog` has passed, in words.
+    pub(crate) fn passed(&self, backlog: &Backlog) -> Option<String> {
+        let Backlog { ready, memory_used, memory_max } = backlog;
+        let all: u64 = ready.values().sum();
+        if let Some(most) = self.max_ready.filter(|most| all >= *most) {
+            return Some(format!("{all} tasks wait for workers, of {most} that may"));
+        }
+        for (pool, most) in &self.max_ready_in {
+            let waiting = ready.get(pool).copied().unwrap_or(0);
+            if waiting >= *most {
+                return Some(format!("{waiting} tasks of pool {pool} wait for workers, of {most} that may"));
+            }
+        }
+        let percent = u128::from(*memory_used) * 100 / u128::from((*memory_max).max(1));
+        (*memory_max > 0 && percent >= u128::from(self.max_memory_percent)).then(|| {
+            format!("the store uses {percent} % of its memory, of {} % that it may", self.max_memory_percent)
+        })
+    }
 }
 
 /// Why a coordinator can't start, or stopped.
@@ -48,6 +131,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A file that a setting names can't be used.
+    #[error("setting {name}: {reason}")]
+    File {
+        /// The field of [`Config`].
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It would serve everybody who reaches the address, and nobody said that it may.
+    #[error(
+        "coordinator.access is auto and {0} is not a loopback address: set coordinator.access to keys (API keys, see \
+         docs/operations.md#access), or to open to serve everybody who can reach it"
+    )]
+    Unguarded(SocketAddr),
     /// The address can't be listened on.
     #[error("can't listen on {addr}: {source}")]
     Bind {
@@ -59,48 +156,108 @@ pub enum Error {
     /// The registry has metrics of these names already: one coordinator per registry.
     #[error("metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The listening socket broke.
-    #[error("the HTTP server stopped: {0}")]
-    Serve(#[from] std::io::Error),
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            access: AccessMode::Auto,
+            keys: Vec::new(),
+            bootstrap_key_file: None,
+            tls: TlsFiles::default(),
             max_body: 1024 * 1024,
-            body_timeout: Duration::from_secs(30),
+            max_connections: 8192,
+            header_timeout: Duration::from_secs(20),
+            body_timeout: Duration::from_secs(10),
             max_wait: Duration::from_secs(60),
             max_submits: 256,
+            backlog: Bounds::default(),
             max_followers: 4096,
             keep_alive: Duration::from_secs(15),
             poll: Duration::from_secs(1),
             sweep_interval: Duration::from_millis(100),
+            retention: Duration::from_millis(RETENTION_MS),
+            failed_retention: None,
             grace: Duration::from_secs(10),
         }
     }
 }
 
 impl Config {
+    /// How long runs that are accepted now are kept after their end.
+    pub(crate) fn keep(&self) -> Keep {
+        let ms = |time: Duration| Ms::try_from(time.as_millis()).unwrap_or(Ms::MAX);
+        Keep { ended: ms(self.retention), failed: ms(self.failed_retention.unwrap_or(self.retention)) }
+    }
+
     /// Checks the bounds between and on the fields.
     pub fn validate(&self) -> Result<(), Error> {
         let at_least_1 = "must be at least 1";
         let positive = "must be longer than zero";
+        let (too_many, too_long) = ("must be at most 1000000", "must be at most 24h");
+        let out_of_bounds = |time: Duration| {
+            time < Duration::from_millis(LINGER_MS) || time > Duration::from_secs(3650 * 86_400)
+        };
         let checks = [
             ("max_body", self.max_body == 0, at_least_1),
             ("max_submits", self.max_submits == 0, at_least_1),
+            ("max_connections", self.max_connections == 0, at_least_1),
             ("max_followers", self.max_followers == 0, at_least_1),
+            ("header_timeout", self.header_timeout.is_zero(), positive),
+            ("backlog.max_ready", self.backlog.max_ready == Some(0), at_least_1),
+            ("backlog.max_ready_in", self.backlog.max_ready_in.values().any(|most| *most == 0), at_least_1),
+            (
+                "backlog.max_memory_percent",
+                !(1..=100).contains(&self.backlog.max_memory_percent),
+                "must be 1 to 100",
+            ),
+            ("retention", out_of_bounds(self.retention), "must be 10min to 3650days"),
+            (
+                "failed_retention",
+                self.failed_retention.is_some_and(out_of_bounds),
+                "must be 10min to 3650days",
+            ),
             ("body_timeout", self.body_timeout.is_zero(), positive),
             ("keep_alive", self.keep_alive.is_zero(), positive),
             ("poll", self.poll.is_zero(), positive),
             ("sweep_interval", self.sweep_interval.is_zero(), positive),
+            ("max_body", self.max_body > MAX_BODY, "must be at most 67108864"),
+            ("max_submits", self.max_submits > MAX_AT_ONCE, too_many),
+            ("max_followers", self.max_followers > MAX_AT_ONCE, too_many),
+            ("max_connections", self.max_connections > MAX_AT_ONCE, too_many),
+            ("header_timeout", self.header_timeout > MAX_TIME, too_long),
+            ("body_timeout", self.body_timeout > MAX_TIME, too_long),
+            ("max_wait", self.max_wait > MAX_TIME, too_long),
+            ("keep_alive", self.keep_alive > MAX_TIME, too_long),
+            ("poll", self.poll > MAX_TIME, too_long),
+            ("grace", self.grace > MAX_TIME, too_long),
             // the sweep repairs lost hints and expired leases: a longer pause would show as stuck runs
             ("sweep_interval", self.sweep_interval > Duration::from_secs(10), "must be at most 10s"),
         ];
-        match checks.into_iter().find(|(_, broken, _)| *broken) {
-            Some((name, _, reason)) => Err(Error::Config { name, reason }),
-            None => Ok(()),
+        if let Some((name, _, reason)) = checks.into_iter().find(|(_, broken, _)| *broken) {
+            return Err(Error::Config { name, reason });
         }
+        let wrong = |reason| Error::Config { name: "keys", reason };
+        if self.keys.len() > MAX_KEYS {
+            return Err(wrong("holds more than 1000: keep them in the store"));
+        }
+        for key in &self.keys {
+            key.hash().ok_or(wrong("sha256 must be 64 lower-case hex digits: see `trireme keys hash`"))?;
+            check_quota(&key.quota).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that whoever can reach `listen` may, by somebody's word, and that certificates can be used. Beside [`Config::validate`], because the
+    /// address may come from the command line, and because workers may share the file.
+    pub fn check_access(&self) -> Result<(), Error> {
+        self.tls.check()?;
+        let loopback = self.listen.ip().to_canonical().is_loopback();
+        if self.access == AccessMode::Auto && !loopback {
+            return Err(Error::Unguarded(self.listen));
+        }
+        Ok(())
     }
 }
 
@@ -116,6 +273,70 @@ mod tests {
         assert_eq!(config.grace, Duration::from_secs(60));
         assert_eq!(config.max_body, 1024 * 1024);
         assert!(serde_json::from_str::<Config>(r#"{"lisen": "0.0.0.0:80"}"#).is_err());
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_word_about_access() {
+        let at =
+            |listen: &str, access| Config { listen: listen.parse().unwrap(), access, ..Config::default() };
+        for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            at(listen, AccessMode::Auto).check_access().unwrap();
+        }
+        for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            let error = at(listen, AccessMode::Auto).check_access().unwrap_err().to_string();
+            assert!(error.contains("coordinator.access") && !error.contains('\n'), "{error}");
+            for access in [AccessMode::Keys, AccessMode::Open] {
+                at(listen, access).check_access().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_hashes() {
+        let of = |sha256: &str| {
+            let key = serde_json::json!({"name": "ci", "sha256": sha256});
+            let config: Config = serde_json::from_value(serde_json::json!({"keys": [key]})).unwrap();
+            config.validate()
+        };
+        of(&"0f".repeat(32)).unwrap();
+        for bad in ["", "trk_0123456789abcdef_", &"0F".repeat(32), &"0f".repeat(33)] {
+            assert!(of(bad).unwrap_err().to_string().contains("sha256"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_bound_of_the_backlog_says_what_has_passed_it() {
+        let of = |llm: u64, tool: u64, used: u64| Backlog {
+            ready: [("llm".to_owned(), llm), ("tool".to_owned(), tool)].into(),
+            memory_used: used,
+            memory_max: 1_000,
+        };
+        let bounds: Bounds = serde_json::from_str(
+            r#"{"max_ready": 100, "max_ready_in": {"llm": 10}, "max_memory_percent": 90}"#,
+        )
+        .unwrap();
+        assert_eq!(bounds.passed(&of(9, 90, 899)), None);
+        let passed = |backlog| bounds.passed(&backlog).unwrap();
+        assert_eq!(passed(of(9, 91, 0)), "100 tasks wait for workers, of 100 that may");
+        assert_eq!(passed(of(10, 0, 0)), "10 tasks of pool llm wait for workers, of 10 that may");
+        assert_eq!(passed(of(0, 0, 900)), "the store uses 90 % of its memory, of 90 % that it may");
+        assert_eq!(Bounds::default().passed(&Backlog { memory_max: 0, ..of(9_999_999, 0, 5) }), None);
+    }
+
+    #[test]
+    fn failed_runs_may_be_kept_longer() {
+        let config: Config =
+            serde_json::from_str(r#"{"retention": "1h", "failed_retention": "7days"}"#).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.keep(), Keep { ended: 3_600_000, failed: 7 * 86_400_000 });
+        assert_eq!(Config::default().keep(), Keep::default());
+        for bad in [r#"{"retention": "9m"}"#, r#"{"failed_retention": "1m"}"#] {
+            let config: Config = serde_json::from_str(bad).unwrap();
+            assert!(
+                config.validate().unwrap_err().to_string().ends_with("must be 10min to 3650days"),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

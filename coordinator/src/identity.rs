@@ -5,16 +5,18 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use trireme_model::RunId;
+use trireme_model::{RunId, Tenant};
 use uuid::Uuid;
 
 /// Longest idempotency key in bytes.
 pub const MAX_KEY: usize = 256;
 
-/// The id of the run that belongs to an idempotency key: `k` and 40 hex digits (160 bits) of its hash.
-pub fn run_of_key(key: &str) -> RunId {
-    // the prefix keeps these hashes apart from any other use of SHA-256 on the same text
-    let hash = Sha256::new().chain_update(b"trireme idempotency key 1\0").chain_update(key).finalize();
+/// The id of the run that belongs to an idempotency key of a tenant: `k` and 40 hex digits (160 bits) of their hash.
+/// Equal keys of two tenants are two runs.
+pub fn run_of_key(tenant: &Tenant, key: &str) -> RunId {
+    // the prefix keeps these hashes apart from any other use of SHA-256 on the same text; no tenant has a zero in it
+    let hash = Sha256::new().chain_update(b"trireme idempotency key 2\0");
+    let hash = hash.chain_update(tenant.as_str()).chain_update(b"\0").chain_update(key).finalize();
     let id = format!("k{}", hex(&hash[..20]));
     RunId::new(&id).unwrap_or_else(|_| unreachable!("hex digits are allowed in a run id"))
 }
@@ -64,8 +66,10 @@ mod tests {
     #[test]
     fn a_key_names_one_run_for_ever() {
         // written down on purpose: changing it would break keys across an upgrade
-        assert_eq!(run_of_key("order-17").as_str(), "k9f4ead997de3b0fdd0c1e21a7440d88d8e0ac1d0");
-        assert_ne!(run_of_key("order-17"), run_of_key("order-18"));
+        let (one, other) = (Tenant::default(), Tenant::new("acme").unwrap());
+        assert_eq!(run_of_key(&one, "order-17").as_str(), "kc5b7a453af60ff9f60b579b4a476077d34cc80d5");
+        assert_ne!(run_of_key(&one, "order-17"), run_of_key(&one, "order-18"));
+        assert_ne!(run_of_key(&one, "order-17"), run_of_key(&other, "order-17"));
         assert_ne!(fresh_run(), fresh_run());
     }
 

@@ -3,7 +3,9 @@
 //! ```text
 //! POST /v1/runs -> api: read, bound, name -> intake: compile -> backend.submit -> 202
 //! GET  .../events -> api/events: backend.events, woken by backend.watch -> SSE
+//! when it is due,
 //! every 100 ms    -> sweeper: backend.sweep
+//! every second    -> teller: backend.ended -> spans of whole runs, where they are traced
 //! ```
 //!
 //! It holds no state of its own: any number of coordinators serve the same runs, a request may go to any of
@@ -11,20 +13,30 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod api;
 mod config;
+mod connections;
 mod identity;
 mod intake;
 mod metrics;
 mod server;
 mod spec;
 mod sweeper;
+mod teller;
+mod tls;
 
-pub use api::{Checked, CheckedTask, Code, Place, Problem, RunList, RunState};
-pub use config::{Config, Error};
+pub use access::{AccessMode, ConfigKey, KeyText, MAX_NAME, Minting, mint};
+pub use api::{
+    Checked, CheckedTask, Code, DeadLetters, KeyList, KeyView, NewKey, Place, Pool, Pools, Problem, Replay,
+    Replays, RunList, RunState,
+};
+pub use config::{Bounds, Config, Error};
 pub use identity::{MAX_KEY, run_of_key};
 pub use intake::{Compiled, Format, Intake, Refused, SpecProblem};
 pub use metrics::Metrics;
 pub use server::{Bound, Coordinator};
 pub use spec::SpecIntake;
 pub use sweeper::Sweeper;
+pub use teller::Teller;
+pub use tls::{Socket, TlsFiles};

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub polls: IntGauge,
     /// Events sent to followers.
     pub events: IntCounter,
+    /// Seconds from an event to its being sent to a follower that waited for it.
+    pub event_lag: Histogram,
     sweep_seconds: Histogram,
     sweep_looked: IntCounter,
     sweep_hints: IntCounter,
@@ -62,21 +64,19 @@ impl Metrics {
                     "Time the store took to accept a compiled run, in seconds.",
                 ))?,
             )?,
-            submits: add(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "trireme_submits_total",
-                        "Submitted runs by outcome: created, replayed, conflict, refused, error.",
-                    ),
-                    &["outcome"],
-                )?,
-            )?,
+            submits: add(registry, submits()?)?,
             streams: add(registry, IntGauge::new("trireme_event_streams", "Event streams open now.")?)?,
             polls: add(registry, IntGauge::new("trireme_long_polls", "Long polls open now.")?)?,
             events: add(
                 registry,
                 IntCounter::new("trireme_events_sent_total", "Events sent on event streams.")?,
+            )?,
+            event_lag: add(
+                registry,
+                Histogram::with_opts(seconds(
+                    "trireme_event_lag_seconds",
+                    "From an event to its being sent to a follower that waited for it, in seconds.",
+                ))?,
             )?,
             sweep_seconds: add(
                 registry,
@@ -140,6 +140,17 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// With every outcome as 0 from the start: nobody sees the first increase of a series that was not there.
+fn submits() -> Result<IntCounterVec, prometheus::Error> {
+    const OUTCOMES: [&str; 6] = ["created", "replayed", "conflict", "refused", "shed", "error"];
+    let help = "Submitted runs by outcome: created, replayed, conflict, refused, shed, error.";
+    let submits = IntCounterVec::new(Opts::new("trireme_submits_total", help), &["outcome"])?;
+    for outcome in OUTCOMES {
+        submits.with_label_values(&[outcome]);
+    }
+    Ok(submits)
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {

@@ -1,18 +1,20 @@
 //! A coordinator: the API and the sweeper on one backend.
 
-use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt;
 use prometheus::Registry;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
+use trireme_telemetry::Traces;
 
 use crate::{
     Config, Error, Intake,
     api::{self, App},
+    connections::Connections,
     metrics::Metrics,
     sweeper::Sweeper,
+    teller::Teller,
+    tls::Socket,
 };
 
 /// A coordinator that is set up but does not listen yet.
@@ -22,13 +24,13 @@ pub struct Coordinator {
     intake: Arc<dyn Intake>,
     registry: Registry,
     metrics: Metrics,
+    traces: Traces,
 }
 
 /// A coordinator whose socket is open: clients may connect, and are served once it runs.
 pub struct Bound {
-    coordinator: Coordinator,
-    listener: TcpListener,
-    addr: SocketAddr,
+    socket: Socket,
+    app: Arc<App>,
 }
 
 impl Coordinator {
@@ -41,16 +43,24 @@ impl Coordinator {
         registry: Registry,
     ) -> Result<Self, Error> {
         config.validate()?;
+        config.check_access()?;
         let metrics = Metrics::register(&registry)?;
-        Ok(Self { config, backend, intake, registry, metrics })
+        Ok(Self { config, backend, intake, registry, metrics, traces: Traces::default() })
+    }
+
+    /// Sends spans to `traces`; by default they go nowhere.
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Opens the socket.
     pub async fn bind(self) -> Result<Bound, Error> {
-        let refused = |source| Error::Bind { addr: self.config.listen, source };
-        let listener = TcpListener::bind(self.config.listen).await.map_err(refused)?;
-        let addr = listener.local_addr().map_err(refused)?;
-        Ok(Bound { coordinator: self, listener, addr })
+        let Self { config, backend, intake, registry, metrics, traces } = self;
+        let (listen, tls, stop) = (config.listen, config.tls.clone(), CancellationToken::new());
+        let mut app = App::new(config, backend, intake, metrics, registry, stop)?;
+        app.traces = traces;
+        let app = Arc::new(app);
+        Ok(Bound { socket: Socket::open(listen, &tls).await?, app })
     }
 
     /// Opens the socket and serves until `shutdown`.
@@ -62,47 +72,39 @@ impl Coordinator {
 impl Bound {
     /// The address it listens on: the port that the system chose for port 0.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.socket.addr()
     }
 
     /// Serves and sweeps until `shutdown`. Then event streams end with a comment, long polls answer with
     /// what they have, and other requests have [`Config::grace`] to finish. The backend stays open.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Coordinator { config, backend, intake, registry, metrics } = self.coordinator;
-        let grace = config.grace;
+        let Self { socket, app } = self;
+        let (grace, at_most) = (app.config.grace, app.config.max_connections);
         // however this function ends, dropped included, the sweeper and the streams end with it
-        let stop = shutdown.child_token();
+        let stop = app.shutdown.clone();
         let _guard = stop.clone().drop_guard();
-        let sweeper = Sweeper::new(backend.clone(), config.sweep_interval, metrics.clone());
+        let sweeper = Sweeper::new(app.backend.clone(), app.config.sweep_interval, app.metrics.clone());
         let sweeping = tokio::spawn(sweeper.run(stop.clone()));
 
-        let app = Arc::new(App::new(config, backend, intake, metrics, registry, stop.clone()));
-        // an event waits for nothing, so neither may its packet
-        let listener = self.listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its packets back");
-            }
-        });
-        tracing::info!(addr = %self.addr, "the coordinator listens");
-        let serving = axum::serve(listener, api::router(app))
-            .with_graceful_shutdown(stop.clone().cancelled_owned())
-            .into_future();
-        let out_of_grace = async {
-            stop.cancelled().await;
-            tokio::time::sleep(grace.max(Duration::from_millis(1))).await;
+        let telling = tokio::spawn(Teller::new(app.backend.clone(), app.traces.clone()).run(stop.clone()));
+
+        let (addr, header_timeout) = (socket.addr(), app.config.header_timeout);
+        tracing::info!(%addr, access = ?app.config.access, "the coordinator listens");
+        let connections = Connections { socket, router: api::router(app), at_most, header_timeout };
+        let serving = connections.serve(stop.clone(), grace.max(Duration::from_millis(1)));
+        let told = async {
+            shutdown.cancelled().await;
+            stop.cancel();
         };
-        let served = tokio::select! {
-            served = serving => served.map_err(Error::Serve),
-            () = out_of_grace => {
-                tracing::warn!(?grace, "requests were still open at the end of the grace period");
-                Ok(())
-            }
-        };
+        tokio::join!(serving, told);
         stop.cancel();
         // the sweeper only ever stops when told; a panic in it is a bug worth a line, not a failed shutdown
         if let Err(error) = sweeping.await {
             tracing::error!(%error, "the sweeper had stopped before");
         }
-        served
+        if let Err(error) = telling.await {
+            tracing::error!(%error, "the teller had stopped before");
+        }
+        Ok(())
     }
 }

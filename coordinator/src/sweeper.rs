@@ -15,6 +15,8 @@ use crate::metrics::Metrics;
 
 /// One step that takes longer counts as failed. The store may still carry it out, which does no harm.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// Shortest pause after a sweep that has left nothing due: the timer's grain.
+const LEAST: Duration = Duration::from_millis(1);
 /// Upper bound of the pause after errors, before jitter.
 const PAUSE_CAP: Duration = Duration::from_secs(5);
 
@@ -26,7 +28,8 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Sweeps `backend` every `interval`, and again at once while more is due.
+    /// Sweeps `backend` at the latest every `interval`, as soon as the next entry is due, and again at once while more
+    /// is. What becomes due sooner than `interval` after a sweep, and was not known then, waits for the next one.
     pub fn new(backend: Arc<dyn Backend>, interval: Duration, metrics: Metrics) -> Self {
         Self { backend, interval, metrics }
     }
@@ -41,7 +44,7 @@ impl Sweeper {
                         tracing::info!(failures, "sweeping works again");
                     }
                     failures = 0;
-                    if swept.more { Duration::ZERO } else { self.interval }
+                    self.pause(&swept)
                 }
                 Err(reason) => {
                     if failures == 0 {
@@ -73,10 +76,37 @@ impl Sweeper {
         outcome
     }
 
+    /// Until the next sweep. Whatever comes later than the interval is seen in time by another one.
+    fn pause(&self, swept: &Swept) -> Duration {
+        if swept.more {
+            return Duration::ZERO;
+        }
+        swept.next.map_or(self.interval, |next| Duration::from_millis(next).max(LEAST).min(self.interval))
+    }
+
     /// The interval doubled with every failure, and of that a random part: coordinators that lost the same
     /// store must not come back in step.
     fn back_off(&self, failures: u32) -> Duration {
         let whole = self.interval.saturating_mul(1 << failures.min(10)).min(PAUSE_CAP);
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use trireme_backend_embedded::Embedded;
+
+    use super::*;
+
+    #[test]
+    fn it_comes_back_when_the_next_entry_is_due() {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let sweeper = Sweeper::new(Arc::new(Embedded::default()), Duration::from_millis(100), metrics);
+        let pause = |next, more| sweeper.pause(&Swept { next, more, ..Swept::default() }).as_millis();
+        let pauses =
+            [pause(None, false), pause(Some(7), false), pause(Some(0), false), pause(Some(500), false)];
+        assert_eq!(pauses, [100, 7, 1, 100]);
+        assert_eq!(pause(Some(7), true), 0);
     }
 }

@@ -2,6 +2,12 @@
 //! and completes.
 #![allow(clippy::unwrap_used)]
 
+#[path = "api/access.rs"]
+mod access;
+#[path = "api/backlog.rs"]
+mod backlog;
+#[path = "api/dead_letters.rs"]
+mod dead_letters;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/events.rs"]
@@ -10,11 +16,17 @@ mod events;
 mod faulty;
 #[path = "api/ops.rs"]
 mod ops;
+#[path = "api/pools.rs"]
+mod pools;
 #[path = "api/runs.rs"]
 mod runs;
 #[path = "api/server.rs"]
 mod server;
+#[path = "api/slow.rs"]
+mod slow;
 #[path = "api/submit.rs"]
 mod submit;
+#[path = "api/tls.rs"]
+mod tls;
 #[path = "api/worker.rs"]
 mod worker;

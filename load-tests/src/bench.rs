@@ -1,12 +1,15 @@
 //! W1 to W6: what they do, and what is read off them.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use load_tests::floor::Mode;
+use load_tests::{cpu::Used, floor::Mode};
 use serde_json::{Value, json};
 use tokio::time::sleep_until;
 use trireme_backend::Backend;
@@ -16,6 +19,7 @@ use trireme_model::{RunId, RunStatus, Submit};
 use crate::{
     fleet::Fleet,
     meter::{memory, ms, p50_p99},
+    pause::pause,
     workload,
 };
 
@@ -27,9 +31,10 @@ const RUN_LIMIT: Duration = Duration::from_secs(120);
 /// One workload's figures: a name and JSON fields in the order of the table.
 pub type Figures = Vec<(&'static str, Value)>;
 
-/// Numbers the runs of this process.
+/// An id for a run, unique also where a workload is measured again.
 fn run_id(workload: &str, at: usize) -> String {
-    format!("{workload}-{}-{at}", std::process::id())
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("{workload}-{}-{at}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed))
 }
 
 /// Waits for a run's end and checks that it is a good one.
@@ -54,7 +59,8 @@ async fn all_at_once(fleet: &Fleet, runs: Vec<Submit>) -> anyhow::Result<Duratio
     use futures::{StreamExt, TryStreamExt, stream};
     let ids: Vec<RunId> = runs.iter().map(|submit| submit.run.clone()).collect();
     let start = Instant::now();
-    let submits = stream::iter(runs).map(|submit| fleet.backend.submit(submit));
+    let submit = |submit| fleet.backend.submit(Submit { trace: fleet.traces.begin(None), ..submit });
+    let submits = stream::iter(runs).map(submit);
     submits.buffer_unordered(SUBMITS_AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
     for id in &ids {
         ended(&fleet.backend, id).await?;
@@ -63,13 +69,12 @@ async fn all_at_once(fleet: &Fleet, runs: Vec<Submit>) -> anyhow::Result<Duratio
 }
 
 /// CPU seconds per 1,000 tasks, in all and by process.
-fn cpu_figures(fleet: &Fleet, before: &[(String, f64)], tasks: usize) -> Figures {
+fn cpu_figures(fleet: &Fleet, before: &Used, tasks: usize) -> Figures {
     let each = fleet.processes.since(before);
     let per_thousand = |seconds: f64| round(seconds * 1000.0 / tasks as f64, 4);
-    let total: f64 = each.iter().map(|(_, seconds)| seconds).sum();
     let by_process: serde_json::Map<String, Value> =
-        each.into_iter().map(|(name, seconds)| (name, json!(per_thousand(seconds)))).collect();
-    vec![("cpu_s_per_1000", json!(per_thousand(total))), ("cpu_by_process", Value::Object(by_process))]
+        each.each().map(|(name, seconds)| (name.to_owned(), json!(per_thousand(seconds)))).collect();
+    vec![("cpu_s_per_1000", json!(per_thousand(each.total()))), ("cpu_by_process", Value::Object(by_process))]
 }
 
 fn round(value: f64, digits: i32) -> f64 {
@@ -79,7 +84,8 @@ fn round(value: f64, digits: i32) -> f64 {
 
 /// The raw floor: as many messages and scripts as W1 and W4 have tasks, nothing else.
 pub async fn floor(fleet: &Fleet, amqp: &str, redis: &str, mode: Mode) -> anyhow::Result<Figures> {
-    let before = fleet.processes.cpu();
+    load_tests::floor::single(amqp, redis, mode, 5_000).await?;
+    let before = fleet.processes.used();
     let single = load_tests::floor::single(amqp, redis, mode, 20_000).await?;
     let mut figures: Figures =
         vec![("queues", json!(mode.name)), ("tasks_per_s", json!(single.per_second.round()))];
@@ -91,13 +97,16 @@ pub async fn floor(fleet: &Fleet, amqp: &str, redis: &str, mode: Mode) -> anyhow
     Ok(figures)
 }
 
-/// W1: 20,000 no-op tasks of 256 bytes in 200 runs of 100.
+/// W1: 20,000 no-op tasks of 256 bytes in 200 runs of 100; a quarter as many before them, so that no process is
+/// measured while it gets its memory.
 pub async fn w1(fleet: &Fleet) -> anyhow::Result<Figures> {
     let (runs, width) = (200, 100);
     let compiled = workload::independent(width)?;
+    let warm = (0..runs / 4).map(|at| workload::submit(&compiled, &run_id("w1-warm", at)));
+    all_at_once(fleet, warm.collect::<Result<Vec<_>, _>>()?).await?;
     let submits = (0..runs).map(|at| workload::submit(&compiled, &run_id("w1", at)));
     let submits = submits.collect::<Result<Vec<_>, _>>()?;
-    let before = fleet.processes.cpu();
+    let before = fleet.processes.used();
     let took = all_at_once(fleet, submits).await?;
     let tasks = runs * width;
     let mut figures: Figures = vec![("tasks_per_s", json!((tasks as f64 / took.as_secs_f64()).round()))];
@@ -137,12 +146,12 @@ pub async fn w2(fleet: &Fleet) -> anyhow::Result<Figures> {
     ])
 }
 
-/// What ten sleeps of 50 ms at once take without anything around them: timers round up to a millisecond.
+/// What ten sleeps of 50 ms at once, as the tasks make them, take without anything around them.
 async fn bare_sleeps() -> f64 {
     let mut walls = Vec::new();
     for _ in 0..50 {
         let start = Instant::now();
-        futures::future::join_all((0..10).map(|_| tokio::time::sleep(Duration::from_millis(50)))).await;
+        futures::future::join_all((0..10).map(|_| pause(Duration::from_millis(50)))).await;
         walls.push(ms(start.elapsed()));
     }
     p50_p99(walls).0
@@ -166,7 +175,7 @@ pub async fn w4(fleet: &Fleet) -> anyhow::Result<Figures> {
     let compiled = workload::fan_out(0)?;
     let submits = (0..1000).map(|at| workload::submit(&compiled, &run_id("w4", at)));
     let submits = submits.collect::<Result<Vec<_>, _>>()?;
-    let before = fleet.processes.cpu();
+    let before = fleet.processes.used();
     let took = all_at_once(fleet, submits).await?;
     let mut figures: Figures = vec![("runs_per_s", json!((1000.0 / took.as_secs_f64()).round()))];
     // source, ten tasks and the join, as in the figures of other systems

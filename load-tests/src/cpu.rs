@@ -2,44 +2,61 @@
 
 use std::collections::BTreeMap;
 
-/// CPU seconds (user and system) per program since some start.
+/// Processes that share a piece of work, each by what figures call it; several may have one name.
 #[derive(Clone, Debug, Default)]
-pub struct Cpu(BTreeMap<&'static str, f64>);
+pub struct Processes(pub Vec<(String, u32)>);
 
-/// The programs that are looked at: this process, the broker, the store.
-pub const PROGRAMS: [&str; 3] = ["client", "beam.smp", "redis-server"];
+/// CPU seconds (user and system) by name.
+#[derive(Clone, Debug, Default)]
+pub struct Used(BTreeMap<String, f64>);
 
-impl Cpu {
-    /// CPU time used so far; for the servers, the sum over all processes of that name.
-    pub fn now() -> Self {
-        let mut used: BTreeMap<_, f64> = PROGRAMS.iter().map(|program| (*program, 0.0)).collect();
-        let own = std::process::id();
+/// The servers that [`Processes::with_servers`] finds: their program, and what figures call them.
+const SERVERS: [(&str, &str); 2] = [("beam.smp", "rabbitmq"), ("redis-server", "redis")];
+
+impl Processes {
+    /// This process as `client`, and every broker and store of the machine.
+    pub fn with_servers() -> Self {
+        let mut found = vec![("client".to_owned(), std::process::id())];
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
             let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let Some((name, seconds)) = parse(&text) else { continue };
-            let name = if pid == own { "client" } else { name };
-            if let Some(program) = PROGRAMS.iter().find(|program| **program == name) {
-                *used.entry(program).or_default() += seconds;
+            let program = parse(&text).map_or("", |(program, _)| program);
+            if let Some((_, name)) = SERVERS.iter().find(|(known, _)| *known == program) {
+                found.push(((*name).to_owned(), pid));
             }
         }
-        Self(used)
+        Self(found)
     }
 
-    /// What was used since `start`.
-    pub fn since(start: &Self) -> Self {
-        let now = Self::now();
-        Self(now.0.iter().map(|(program, used)| (*program, used - start.of(program))).collect())
+    /// What each has used since its start.
+    pub fn used(&self) -> Used {
+        let mut used = BTreeMap::new();
+        for (name, pid) in &self.0 {
+            *used.entry(name.clone()).or_default() += seconds_of(*pid);
+        }
+        Used(used)
     }
 
-    /// Seconds used by one of [`PROGRAMS`].
-    pub fn of(&self, program: &str) -> f64 {
-        self.0.get(program).copied().unwrap_or_default()
+    /// What each has used since `before` was taken.
+    pub fn since(&self, before: &Used) -> Used {
+        Used(self.used().0.into_iter().map(|(name, used)| (name.clone(), used - before.of(&name))).collect())
+    }
+}
+
+impl Used {
+    /// Seconds of the processes of this name.
+    pub fn of(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// Seconds used by all of them.
+    /// Seconds of all.
     pub fn total(&self) -> f64 {
         self.0.values().sum()
+    }
+
+    /// Names and seconds.
+    pub fn each(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, seconds)| (name.as_str(), *seconds))
     }
 }
 
@@ -47,6 +64,21 @@ impl Cpu {
 pub fn seconds_of(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     parse(&text).map_or(0.0, |(_, seconds)| seconds)
+}
+
+/// CPU seconds that all processes of the machine have used, and those that it had, both since some start.
+pub fn of_machine() -> (f64, f64) {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    parse_machine(&text).unwrap_or_default()
+}
+
+// The first line of /proc/stat: user, nice, system, idle, waiting for disks, interrupts (two), stolen, in 1/100 s.
+fn parse_machine(text: &str) -> Option<(f64, f64)> {
+    let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+    let times = fields.map(|field| field.parse().ok()).collect::<Option<Vec<f64>>>()?;
+    let all: f64 = times.iter().sum();
+    let idle: f64 = times.iter().skip(3).take(2).sum();
+    Some(((all - idle) / 100.0, all / 100.0))
 }
 
 // Fields of /proc/PID/stat: the name in parentheses, then 11 more, then user and system time in 1/100 s.
@@ -66,5 +98,12 @@ mod tests {
         let text = "12 (beam.smp) S 1 12 12 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 30 0 100 0 0";
         assert_eq!(super::parse(text), Some(("beam.smp", 3.0)));
         assert_eq!(super::parse("garbage"), None);
+    }
+
+    #[test]
+    fn reads_what_the_machine_did() {
+        let text = "cpu  100 10 40 800 50 0 0 0 7 7\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(super::parse_machine(text), Some((1.5, 10.0)));
+        assert_eq!(super::parse_machine("garbage"), None);
     }
 }

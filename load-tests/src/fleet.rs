@@ -12,13 +12,16 @@ use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
 use trireme_backend_cluster::Cluster;
 use trireme_backend_embedded::Embedded;
-use trireme_coordinator::Sweeper;
+use trireme_coordinator::{Sweeper, Teller};
 use trireme_llm::Providers;
-use trireme_test_servers::{PrivateRabbit, PrivateRedis};
+use trireme_telemetry::{OpsServer, Traces};
+use trireme_test_servers::{PrivateRabbit, PrivateRedis, free_port};
 use trireme_tool::Tools;
 use trireme_worker::{Config, Executors, Metrics, Pool, Worker};
 
-use crate::meter::Processes;
+use load_tests::cpu::Processes;
+
+use crate::pause::Pause;
 
 /// Slots per pool and worker.
 const SLOTS: usize = 4096;
@@ -31,6 +34,10 @@ pub struct Fleet {
     pub processes: Processes,
     /// The raw floor is measured on the same servers.
     pub urls: Option<(String, String)>,
+    /// Where spans of the driver go.
+    pub traces: Traces,
+    /// Where the processes are scraped, of a fleet that is observed.
+    pub ops: Vec<std::net::SocketAddr>,
     shutdown: CancellationToken,
     workers: Vec<Child>,
     local: Vec<tokio::task::JoinHandle<()>>,
@@ -46,6 +53,8 @@ pub struct Cloud {
     pub appendfsync: String,
     /// `classic` or `quorum`.
     pub queue_type: Option<String>,
+    /// Observed: where spans go, and of which share of the runs.
+    pub otlp: Option<(String, Option<f64>)>,
 }
 
 /// The simulated model at the base URL `simulator`.
@@ -61,7 +70,7 @@ pub fn providers(simulator: Option<&str>) -> anyhow::Result<Providers> {
 
 /// What a measuring worker executes tasks with.
 async fn executors(simulator: Option<&str>) -> anyhow::Result<Executors> {
-    let tools = Tools::builder().builtin().build().await?;
+    let tools = Tools::builder().builtin().register(Arc::new(Pause::new())).build().await?;
     Ok(Executors::new(providers(simulator)?, tools))
 }
 
@@ -71,23 +80,31 @@ fn worker_config() -> Config {
 }
 
 /// The cluster backend on these servers.
-pub async fn connect(amqp: &str, redis: &str, queue_type: Option<&str>) -> anyhow::Result<Arc<dyn Backend>> {
+pub async fn connect(
+    amqp: &str,
+    redis: &str,
+    queue_type: Option<&str>,
+    traces: Traces,
+) -> anyhow::Result<Cluster> {
     let mut config = trireme_backend_cluster::Config::new(amqp, redis);
     config.prefix = "bench".into();
+    config.traces = traces;
     if let Some(queue_type) = queue_type {
         config.queue_type = serde_json::from_value(queue_type.into()).context("queue type")?;
     }
-    Ok(Arc::new(Cluster::connect(config).await?))
+    Ok(Cluster::connect(config).await?)
 }
 
 /// Runs a worker until the process is told to stop.
 pub async fn work(
     backend: Arc<dyn Backend>,
     simulator: Option<&str>,
+    registry: &prometheus::Registry,
+    traces: Traces,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let metrics = Metrics::new(&prometheus::Registry::new())?;
-    let worker = Worker::new(worker_config(), backend, executors(simulator).await?, metrics)?;
+    let metrics = Metrics::new(registry)?;
+    let worker = Worker::new(worker_config(), backend, executors(simulator).await?, metrics, traces)?;
     Ok(worker.run(shutdown).await?)
 }
 
@@ -98,7 +115,10 @@ impl Fleet {
         let shutdown = CancellationToken::new();
         let (worker_backend, token) = (backend.clone(), shutdown.clone());
         let worker = tokio::spawn(async move {
-            if let Err(error) = work(worker_backend, simulator.as_deref(), token).await {
+            if let Err(error) =
+                work(worker_backend, simulator.as_deref(), &Default::default(), Traces::default(), token)
+                    .await
+            {
                 eprintln!("worker: {error:#}");
             }
         });
@@ -108,6 +128,8 @@ impl Fleet {
             backend,
             processes,
             urls: None,
+            traces: Traces::default(),
+            ops: Vec::new(),
             shutdown,
             workers: Vec::new(),
             local: vec![worker, sweeper],
@@ -120,7 +142,21 @@ impl Fleet {
         let rabbit = PrivateRabbit::start()?;
         let redis = PrivateRedis::start(&[("appendonly", "yes"), ("appendfsync", &cloud.appendfsync)])?;
         let (amqp_url, redis_url) = (rabbit.url(), redis.url());
-        let backend = connect(&amqp_url, &redis_url, cloud.queue_type.as_deref()).await?;
+        let (shutdown, registry) = (CancellationToken::new(), prometheus::Registry::new());
+        let (mut traces, mut ops) = (Traces::default(), Vec::new());
+        if let Some((endpoint, ratio)) = &cloud.otlp {
+            traces = crate::observation::traces(endpoint, *ratio, "trireme-coordinator", &registry)?;
+        }
+        let backend = connect(&amqp_url, &redis_url, cloud.queue_type.as_deref(), traces.clone()).await?;
+        backend.register(&registry)?;
+        if cloud.otlp.is_some() {
+            backend.observe(&registry, &["llm".to_owned(), "tool".to_owned()])?;
+            let (listen, ready) = (([127, 0, 0, 1], 0).into(), || std::future::ready(Ok(())));
+            let server = OpsServer::bind(listen, registry.clone(), || Ok(()), ready).await?;
+            ops.push(server.addr());
+            tokio::spawn(server.run(shutdown.clone()));
+        }
+        let backend: Arc<dyn Backend> = Arc::new(backend);
         let mut processes = vec![("bench".to_owned(), std::process::id()), ("redis".to_owned(), redis.pid())];
         processes.push(("rabbitmq".to_owned(), rabbit.pid().context("the broker's process")?));
         let mut workers = Vec::new();
@@ -133,16 +169,23 @@ impl Fleet {
             if let Some(queue_type) = &cloud.queue_type {
                 command.args(["--queue-type", queue_type]);
             }
+            if let Some((endpoint, _)) = &cloud.otlp {
+                let listen = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()?));
+                command.args(["--otlp", endpoint, "--listen", &listen.to_string()]);
+                ops.push(listen);
+            }
             let child = command.stdin(Stdio::null()).spawn()?;
             processes.push((format!("worker{at}"), child.id()));
             workers.push(child);
         }
-        let shutdown = CancellationToken::new();
-        let local = vec![sweep(backend.clone(), shutdown.clone())?];
+        let telling = Teller::new(backend.clone(), traces.clone()).run(shutdown.clone());
+        let local = vec![sweep(backend.clone(), shutdown.clone())?, tokio::spawn(telling)];
         Ok(Self {
             backend,
             processes: Processes(processes),
             urls: Some((amqp_url, redis_url)),
+            traces,
+            ops,
             shutdown,
             workers,
             local,
@@ -171,6 +214,7 @@ impl Fleet {
             tokio::time::timeout(Duration::from_secs(10), part).await??;
         }
         self.backend.close().await;
+        self.traces.close(Duration::from_secs(3)).await;
         Ok(())
     }
 }

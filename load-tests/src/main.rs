@@ -1,10 +1,14 @@
 //! Benchmarks: each against a baseline in the same run, with the command that repeats it.
 //!
-//! `cargo run --release -p load-tests -- bench` measures everything; `--only W2,W3` a part.
+//! `cargo run --release -p load-tests -- bench` measures everything; `--only W2,W3` a part. `bench agents` measures
+//! agents against other agents, `bench autoscale` a step of load on a fleet that is scaled by our metrics.
 
 mod bench;
 mod fleet;
+mod idle;
 mod meter;
+mod observation;
+mod pause;
 mod workload;
 
 use std::io::Write;
@@ -33,17 +37,29 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// W1 to W6 and the raw floor
-    Bench(Bench),
+    Bench(Box<Bench>),
     /// A worker process of a measured fleet (started by `bench`)
     #[command(hide = true)]
     Worker(Worker),
+    /// A worker process of `bench agents --faults`
+    #[command(hide = true)]
+    AgentWorker(load_tests::agents::WorkerArgs),
+    /// A worker process of `bench autoscale`
+    #[command(hide = true)]
+    ScaledWorker(load_tests::autoscale::WorkerArgs),
+    /// The collector of `bench observation`
+    #[command(hide = true)]
+    Sink,
     /// The simulated model of W6 (started by `bench`)
     #[command(hide = true)]
     Simulator,
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Bench {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// embedded, cluster, or both
     #[arg(long, default_value = "both")]
     backend: String,
@@ -64,6 +80,18 @@ struct Bench {
     out: Option<std::path::PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum Part {
+    /// Agents: the product, a sequential agent and LangGraph's on the same goals
+    Agents(load_tests::agents::Args),
+    /// A step of load on a fleet that is scaled as KEDA would
+    Autoscale(load_tests::autoscale::Args),
+    /// W1 and W4 with metrics and traces against without
+    Observation(observation::Args),
+    /// A coordinator and a worker with nothing to do: memory and CPU
+    Idle(idle::Idle),
+}
+
 #[derive(Args)]
 struct Worker {
     #[arg(long)]
@@ -74,6 +102,12 @@ struct Worker {
     simulator: Option<String>,
     #[arg(long)]
     queue_type: Option<String>,
+    /// A collector, for spans
+    #[arg(long)]
+    otlp: Option<String>,
+    /// Where to be scraped
+    #[arg(long)]
+    listen: Option<std::net::SocketAddr>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -82,15 +116,25 @@ fn main() -> anyhow::Result<()> {
     trireme_simulator::raise_open_files()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         match Cli::parse().command {
-            Command::Bench(args) => bench(args).await,
+            Command::Bench(args) => bench(*args).await,
             Command::Worker(args) => worker(args).await,
+            Command::AgentWorker(args) => load_tests::agents::work(args).await,
+            Command::ScaledWorker(args) => load_tests::autoscale::work(args).await,
             Command::Simulator => simulator().await,
+            Command::Sink => observation::sink().await,
         }
     })
 }
 
 async fn worker(args: Worker) -> anyhow::Result<()> {
-    let backend = fleet::connect(&args.amqp, &args.redis, args.queue_type.as_deref()).await?;
+    let registry = prometheus::Registry::new();
+    let traces = match &args.otlp {
+        Some(endpoint) => observation::traces(endpoint, None, "trireme-worker", &registry)?,
+        None => Default::default(),
+    };
+    let backend = fleet::connect(&args.amqp, &args.redis, args.queue_type.as_deref(), traces.clone()).await?;
+    backend.register(&registry)?;
+    let backend: std::sync::Arc<dyn trireme_backend::Backend> = std::sync::Arc::new(backend);
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();
     tokio::spawn(async move {
@@ -100,8 +144,14 @@ async fn worker(args: Worker) -> anyhow::Result<()> {
         }
         token.cancel();
     });
-    fleet::work(backend.clone(), args.simulator.as_deref(), shutdown).await?;
+    if let Some(listen) = args.listen {
+        let ready = || std::future::ready(Ok(()));
+        let ops = trireme_telemetry::OpsServer::bind(listen, registry.clone(), || Ok(()), ready).await?;
+        tokio::spawn(ops.run(shutdown.clone()));
+    }
+    fleet::work(backend.clone(), args.simulator.as_deref(), &registry, traces.clone(), shutdown).await?;
     backend.close().await;
+    traces.close(std::time::Duration::from_secs(3)).await;
     Ok(())
 }
 
@@ -140,6 +190,13 @@ fn start_simulator() -> anyhow::Result<SimulatorProcess> {
 }
 
 async fn bench(args: Bench) -> anyhow::Result<()> {
+    match args.part {
+        Some(Part::Agents(args)) => return load_tests::agents::run(args).await,
+        Some(Part::Autoscale(args)) => return load_tests::autoscale::run(args).await,
+        Some(Part::Observation(args)) => return observation::run(args).await,
+        Some(Part::Idle(args)) => return idle::run(args).await,
+        None => {}
+    }
     let simulator = start_simulator()?;
     let mut out = match &args.out {
         Some(path) => Some(std::fs::OpenOptions::new().create(true).append(true).open(path)?),
@@ -159,6 +216,7 @@ async fn bench(args: Bench) -> anyhow::Result<()> {
                 workers: args.workers,
                 appendfsync: args.appendfsync.clone(),
                 queue_type: args.queue_type.clone(),
+                otlp: None,
             };
             Fleet::cluster(&cloud, Some(&simulator.base)).await?
         };

@@ -1,25 +1,6 @@
-//! CPU time of processes, memory, and percentiles.
+//! Memory of processes, and percentiles.
 
 use std::{fs, time::Duration};
-
-use load_tests::cpu::seconds_of;
-
-/// The processes that share the work, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Processes(pub Vec<(String, u32)>);
-
-impl Processes {
-    /// CPU seconds (user and system) each has used since its start.
-    pub fn cpu(&self) -> Vec<(String, f64)> {
-        self.0.iter().map(|(name, pid)| (name.clone(), seconds_of(*pid))).collect()
-    }
-
-    /// CPU seconds used since `before` was taken.
-    pub fn since(&self, before: &[(String, f64)]) -> Vec<(String, f64)> {
-        let now = self.cpu();
-        now.into_iter().zip(before).map(|((name, now), (_, before))| (name, now - before)).collect()
-    }
-}
 
 /// Resident memory of a process in MiB, now and at its highest.
 pub fn memory(pid: u32) -> (f64, f64) {

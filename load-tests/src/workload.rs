@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use trireme_model::{RunId, Submit};
 use trireme_spec::Compiled;
 
+use crate::pause;
+
 /// `width` independent no-op tasks, each with a 256-byte argument, results recorded.
 pub fn independent(width: usize) -> anyhow::Result<Compiled> {
     let pad = "x".repeat(240);
@@ -15,7 +17,8 @@ pub fn independent(width: usize) -> anyhow::Result<Compiled> {
 /// Source, ten tasks that sleep `ms` (0: no-ops), join.
 pub fn fan_out(ms: u64) -> anyhow::Result<Compiled> {
     let mut tasks = vec![("source".to_owned(), json!({"tool": {"name": "noop"}}))];
-    let tool = if ms == 0 { json!({"name": "noop"}) } else { json!({"name": "sleep", "args": {"ms": ms}}) };
+    let tool =
+        if ms == 0 { json!({"name": "noop"}) } else { json!({"name": pause::NAME, "args": {"ms": ms}}) };
     tasks.extend((0..10).map(|at| (format!("t{at}"), json!({"tool": tool, "after": ["source"]}))));
     let from: Vec<String> = (0..10).map(|at| format!("t{at}")).collect();
     tasks.push(("joined".to_owned(), json!({"join": {"from": from}})));

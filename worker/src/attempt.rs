@@ -16,18 +16,21 @@ use tokio_util::sync::CancellationToken;
 use trireme_backend::{Ack, Backend, Delivery, Error, Values};
 use trireme_llm::Limits;
 use trireme_model::{
-    Assignment, Claim, Claimed, Complete, Completed, Fail, FailureClass, Next, Outcome, Payload, Usage,
+    Added, Assignment, Claim, Claimed, Complete, Completed, Fail, Failed, FailureClass, Next, Outcome,
+    Payload, Priority, Trace, Usage, limits::MAX_ADDED,
 };
+use trireme_telemetry::{About, Traces};
 
 use crate::{
     deltas::Deltas,
     executors::{Executors, Job},
     inputs::Inputs,
     leases::{Lease, Leases, Stop},
-    metrics::Metrics,
+    metrics::{Metrics, Retry},
     outcome::{Ended, Failure, Spent},
     persist::Sent,
     slots::{Slot, Slots},
+    spans::{Cause, Spans},
 };
 
 /// Executors keep their task's deadline themselves and then say what it cost; this much later they are cut.
@@ -47,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) values: Values,
     pub(crate) slots: Arc<Slots>,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     /// Of one model call.
     pub(crate) limits: Limits,
     /// Set when the worker shuts down: no successor is taken any more.
@@ -64,19 +68,25 @@ struct Link {
     assignment: Assignment,
     slot: Slot,
     sent: Sent,
+    /// Of the hint that began the chain.
+    priority: Priority,
+    /// Of its run.
+    trace: Option<Trace>,
+    cause: Cause,
 }
 
 impl Shared {
     /// Serves one delivery: claims its task, executes it and its successors, acks.
-    pub(crate) async fn serve(&self, delivery: Delivery, slot: Slot) {
+    pub(crate) async fn serve(&self, mut delivery: Delivery, slot: Slot) {
         if delivery.redelivered {
             self.metrics.redelivered.inc();
         }
+        let known = self.inputs.trace(&delivery.run);
         let claim = Claim {
             run: delivery.run.clone(),
             task: delivery.task.clone(),
             claim: self.claim_id(),
-            has_input: self.inputs.get(&delivery.run).is_some(),
+            has_input: known.is_some(),
         };
         let (answer, sent) = match self.persist("claim", || self.backend.claim(claim.clone())).await {
             Ok(Some(answer)) => answer,
@@ -96,8 +106,10 @@ impl Shared {
             }
         };
         let queued = epoch_ms().saturating_sub(delivery.published);
-        self.metrics.queue_latency.with_label_values(&[&delivery.pool]).observe(queued as f64 / 1000.0);
-        let link = Link { assignment: *assignment, slot, sent };
+        self.metrics.pool(&delivery.pool).queue(delivery.priority).observe(queued as f64 / 1000.0);
+        let trace = known.unwrap_or(assignment.trace);
+        let cause = Cause::of(&mut delivery);
+        let link = Link { assignment: *assignment, slot, sent, priority: delivery.priority, trace, cause };
         let hint = Mutex::new(Some(delivery.ack));
         // nothing can panic while the lock is held
         let served = || hint.lock().unwrap_or_else(PoisonError::into_inner).take().map(Ack::done);
@@ -109,7 +121,7 @@ impl Shared {
                 if link.slot.pool() != delivery.pool {
                     served();
                 }
-                self.metrics.continued.with_label_values(&[&link.assignment.pool]).inc();
+                self.metrics.pool(&link.assignment.pool).continued.inc();
                 next = self.attempt(link).await;
             }
         });
@@ -129,45 +141,67 @@ impl Shared {
 
     /// Executes one attempt and records how it ended. Gives back the successor that came with the answer.
     async fn attempt(&self, link: Link) -> Option<Link> {
-        let Link { assignment, slot, sent } = link;
+        let spans =
+            Spans::begin(&self.traces, link.trace.as_ref(), &link.assignment, link.priority, &link.cause);
+        let Assignment { run, task, attempt, .. } = &link.assignment;
+        let about = About {
+            run: Some(run.clone()),
+            task: Some(task.clone()),
+            attempt: *attempt,
+            span: spans.as_ref().map(Spans::ids),
+        };
+        // boxed: a future is copied on its way into another one, and this one is by far the largest
+        about.scope(Box::pin(self.run(link, spans))).await
+    }
+
+    async fn run(&self, link: Link, spans: Option<Spans>) -> Option<Link> {
+        let Link { assignment, slot, sent, priority, trace, .. } = link;
+        let metrics = self.metrics.pool(&assignment.pool);
+        let waited = assignment.now.saturating_sub(assignment.ready_at);
+        metrics.start(priority).observe(waited as f64 / 1000.0);
         if let Some(input) = &assignment.input {
-            self.inputs.insert(&assignment.run, input);
+            self.inputs.insert(&assignment.run, input, assignment.trace);
         }
         let lease = self.leases.hold(&assignment, sent.first);
         if sent.repeated() {
             self.leases.confirm(&lease).await;
         }
         let started = Instant::now();
-        let spent = Spent::default();
-        let ended = self.execute(&assignment, &lease, sent, &spent).await;
-        let usage = spent.get();
-        let kind = kind_name(&assignment);
-        let outcome = match &ended {
-            Ok(Ended::Failed(failure)) => failure.code,
-            Ok(_) => "succeeded",
-            Err(Stop::Cancelled) => "cancelled",
-            Err(Stop::Lost) => "lost",
-            Err(Stop::Released) => "released",
-        };
-        self.metrics.attempts.with_label_values(&[&assignment.pool, kind, outcome]).inc();
-        let took = started.elapsed().as_secs_f64();
-        self.metrics.attempt_duration.with_label_values(&[&assignment.pool, kind]).observe(took);
+        let spent = Spent::new(sent.last);
+        let ended = self.execute(&assignment, &lease, sent, &spent, spans.as_ref()).await;
+        if let Some(spans) = spans {
+            spans.end(&ended);
+        }
+        let kind = metrics.kind(assignment.kind);
+        match &ended {
+            Ok(Ended::Done { .. }) => kind.succeeded.inc(),
+            other => {
+                let labels = [&*assignment.pool, kind_name(&assignment), outcome(other)];
+                self.metrics.attempts.with_label_values(&labels).inc();
+            }
+        }
+        kind.duration.observe(started.elapsed().as_secs_f64());
         let next = match ended {
-            Ok(Ended::Result(value)) => self.complete(&assignment, Outcome::Result(value), usage, slot).await,
-            Ok(Ended::Expanded) => self.complete(&assignment, Outcome::Expanded, usage, slot).await,
+            Ok(Ended::Done { outcome, tasks }) => {
+                let next = self.complete(&assignment, outcome, tasks, &spent, slot).await;
+                next.map(|(assignment, slot, sent)| {
+                    // of the same run
+                    Link { assignment, slot, sent, priority, trace, cause: Cause::none() }
+                })
+            }
             Ok(Ended::Failed(failure)) => {
-                self.fail(&assignment, failure, usage).await;
+                self.fail(&assignment, failure, &spent).await;
                 None
             }
             Err(Stop::Released) => {
-                self.fail(&assignment, Failure::released(), usage).await;
+                self.fail(&assignment, Failure::released(), &spent).await;
                 None
             }
             Err(Stop::Cancelled) => {
-                self.book(&assignment, usage).await;
+                self.book(&assignment, spent.get()).await;
                 None
             }
-            Err(Stop::Lost) => None,
+            Ok(Ended::Queued) | Err(Stop::Lost) => None,
         };
         drop(lease);
         next
@@ -180,6 +214,7 @@ impl Shared {
         lease: &Lease,
         sent: Sent,
         spent: &Spent,
+        spans: Option<&Spans>,
     ) -> Result<Ended, Stop> {
         // the store's clock gave the deadline; by ours it is as far away as it was at the claim
         let limit = Duration::from_millis(assignment.deadline.saturating_sub(assignment.now));
@@ -190,7 +225,15 @@ impl Shared {
                 None => std::future::pending().await,
             }
         };
-        let job = Job { shared: self, assignment, deadline, stop: lease.token(), spent };
+        let job = Job {
+            shared: self,
+            assignment,
+            started: Instant::now(),
+            deadline,
+            stop: lease.token(),
+            spans,
+            spent,
+        };
         // nothing that a panic could leave half changed outlives the attempt
         let executing = AssertUnwindSafe(self.executors.execute(&job)).catch_unwind();
         let ended = tokio::select! {
@@ -214,9 +257,10 @@ impl Shared {
         &self,
         assignment: &Assignment,
         outcome: Outcome,
-        usage: Usage,
+        tasks: Vec<Added>,
+        spent: &Spent,
         slot: Slot,
-    ) -> Option<Link> {
+    ) -> Option<(Assignment, Slot, Sent)> {
         // slots of other pools are held while the store looks for a successor, so that it may be of any
         let others = if self.draining.is_cancelled() { None } else { Some(self.slots.others(&slot)) };
         let next = others.as_ref().map(|others| Next {
@@ -227,7 +271,7 @@ impl Shared {
                 .collect(),
         });
         let result = match &outcome {
-            Outcome::Result(value) => Some(value.clone()),
+            Outcome::Result(value) | Outcome::Answer { value, .. } => Some(value.clone()),
             Outcome::Expanded => None,
         };
         let complete = Complete {
@@ -235,7 +279,9 @@ impl Shared {
             task: assignment.task.clone(),
             token: assignment.token.clone(),
             outcome,
-            usage,
+            tasks,
+            first_token: spent.first_token_ms(),
+            usage: spent.get(),
             next,
         };
         let (answer, sent) = match self.persist("complete", || self.backend.complete(complete.clone())).await
@@ -244,7 +290,7 @@ impl Shared {
             Ok(None) => return None,
             Err(error) => {
                 drop(others);
-                self.fail(assignment, Failure::refused(&error), usage).await;
+                self.fail(assignment, Failure::refused(&error), spent).await;
                 return None;
             }
         };
@@ -255,7 +301,17 @@ impl Shared {
                 }
                 let assignment = *next?;
                 let slot = self.slots.moved(slot, &assignment.pool, others.unwrap_or_default())?;
-                return Some(Link { assignment, slot, sent });
+                return Some((assignment, slot, sent));
+            }
+            Completed::Refused => {
+                drop(others);
+                let failure = {
+                    let text = format!(
+                        "the run does not take the tasks that come next; {MAX_ADDED} in all are the limit"
+                    );
+                    Failure::permanent("tasks_refused", text)
+                };
+                self.fail(assignment, failure, spent).await;
             }
             Completed::Stale => self.metrics.stale.inc(),
             Completed::Cancelled | Completed::Gone => {}
@@ -263,14 +319,37 @@ impl Shared {
         None
     }
 
-    async fn fail(&self, assignment: &Assignment, failure: Failure, usage: Usage) {
+    async fn fail(&self, assignment: &Assignment, failure: Failure, spent: &Spent) {
         tracing::debug!(
             run = %assignment.run, task = %assignment.task, attempt = assignment.attempt,
             code = failure.code, error = failure.message, "attempt failed"
         );
-        let fail = fail(assignment, failure, usage);
-        if let Err(error) = self.persist("fail", || self.backend.fail(fail.clone())).await {
-            tracing::error!(run = %assignment.run, task = %assignment.task, %error, "failure not recorded");
+        let class = failure.class;
+        let fail = fail(assignment, failure, spent.get());
+        let answered = self.persist("fail", || self.backend.fail(fail.clone())).await;
+        // also of a repeated call there is one answer, so that nothing counts twice
+        match answered {
+            Ok(Some((Failed::Retrying(at), sent))) => {
+                self.retried(assignment, class);
+                if let (FailureClass::RateLimited, Some(by)) = (class, spent.limited_by()) {
+                    // the store's clock gave the time; by it this much has passed since the claim
+                    let wait = at.saturating_sub(assignment.now) as f64 / 1000.0;
+                    let passed = sent.last.duration_since(spent.since()).as_secs_f64();
+                    by.limit_wait.observe((wait - passed).max(0.0));
+                }
+            }
+            Ok(Some((Failed::Released, _))) => self.retried(assignment, class),
+            Ok(Some((Failed::Stale, _))) => self.metrics.stale.inc(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(run = %assignment.run, task = %assignment.task, %error, "failure not recorded");
+            }
+        }
+    }
+
+    fn retried(&self, assignment: &Assignment, class: FailureClass) {
+        if let Some(why) = Retry::after(class) {
+            self.metrics.pool(&assignment.pool).kind(assignment.kind).retried(why).inc();
         }
     }
 
@@ -296,8 +375,9 @@ impl Shared {
             return Ok(input);
         }
         let run = self.read(|| self.backend.run(&assignment.run)).await?;
-        let input = run.map(|run| run.input).unwrap_or_default();
-        self.inputs.insert(&assignment.run, &input);
+        let input = run.as_ref().map(|run| run.input.clone()).unwrap_or_default();
+        let trace = run.and_then(|run| run.trace);
+        self.inputs.insert(&assignment.run, &input, trace);
         Ok(input)
     }
 }
@@ -315,6 +395,18 @@ fn fail(assignment: &Assignment, failure: Failure, usage: Usage) -> Fail {
     }
 }
 
+/// What an attempt that did not succeed counts as.
+fn outcome(ended: &Result<Ended, Stop>) -> &'static str {
+    match ended {
+        Ok(Ended::Failed(failure)) => failure.code,
+        Ok(Ended::Done { .. }) => "succeeded",
+        Ok(Ended::Queued) => "queued",
+        Err(Stop::Cancelled) => "cancelled",
+        Err(Stop::Lost) => "lost",
+        Err(Stop::Released) => "released",
+    }
+}
+
 fn name(claimed: &Claimed) -> &'static str {
     match claimed {
         Claimed::Run(_) => "run",
@@ -322,11 +414,12 @@ fn name(claimed: &Claimed) -> &'static str {
         Claimed::Done => "done",
         Claimed::NotReady => "not_ready",
         Claimed::Cancelled => "cancelled",
+        Claimed::Paused => "paused",
         Claimed::Gone => "gone",
     }
 }
 
-fn kind_name(assignment: &Assignment) -> &'static str {
+pub(crate) fn kind_name(assignment: &Assignment) -> &'static str {
     use trireme_model::Kind;
     match assignment.kind {
         Kind::Llm => "llm",

@@ -40,6 +40,13 @@ pub struct Config {
 /// Largest number of slots of a pool: RabbitMQ's prefetch is a 16-bit number.
 pub const MAX_SLOTS: usize = 65_000;
 
+/// Largest bound over all pools.
+pub const MAX_ALL_SLOTS: usize = 1_000_000;
+/// Largest number of bytes of results in memory.
+const MAX_CACHE_BYTES: usize = 64 << 30;
+/// Longest time that makes sense of anything a worker waits for.
+const MAX_TIME_MS: u64 = 24 * 3_600_000;
+
 impl Default for Config {
     /// Both standard pools with 2,048 LLM calls and 512 tool calls at once.
     fn default() -> Self {
@@ -81,6 +88,12 @@ impl Config {
         if self.slots == Some(0) {
             return Err("slots: 0 would never execute anything; use 1 or more".into());
         }
+        if self.slots.is_some_and(|slots| slots > MAX_ALL_SLOTS) {
+            return Err(format!("slots: use at most {MAX_ALL_SLOTS}"));
+        }
+        if self.cache_bytes > MAX_CACHE_BYTES {
+            return Err(format!("cache_bytes: use at most {MAX_CACHE_BYTES}"));
+        }
         let limits = [
             ("first_token_ms", self.first_token_ms),
             ("stall_ms", self.stall_ms),
@@ -88,6 +101,12 @@ impl Config {
         ];
         if let Some((field, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
             return Err(format!("{field}: 0 would fail every model call; use 1 or more"));
+        }
+        let times = limits.into_iter().chain([("drain_ms", self.drain_ms), ("delta_ms", self.delta_ms)]);
+        for (field, time) in times {
+            if time > MAX_TIME_MS {
+                return Err(format!("{field}: use at most {MAX_TIME_MS} (24 hours)"));
+            }
         }
         Ok(())
     }
@@ -122,6 +141,14 @@ mod tests {
         assert!(with(vec![pool("llm", 1), pool("llm", 2)]).starts_with("pools[1].name"));
         let hasty = Config { stall_ms: 0, ..Config::default() };
         assert!(hasty.check().unwrap_err().starts_with("stall_ms"));
+        for (field, config) in [
+            ("slots", Config { slots: Some(MAX_ALL_SLOTS + 1), ..Config::default() }),
+            ("cache_bytes", Config { cache_bytes: usize::MAX, ..Config::default() }),
+            ("drain_ms", Config { drain_ms: u64::MAX, ..Config::default() }),
+            ("total_ms", Config { total_ms: MAX_TIME_MS + 1, ..Config::default() }),
+        ] {
+            assert!(config.check().unwrap_err().starts_with(field), "{field}");
+        }
         assert_eq!(Config::default().limits(), Limits::default());
     }
 }

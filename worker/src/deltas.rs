@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Backend, Delta};
 use trireme_model::{Assignment, RunId, TaskId};
@@ -24,6 +27,8 @@ const MAX_WAITING_BYTES: usize = 16 << 20;
 pub(crate) struct Deltas {
     backend: Arc<dyn Backend>,
     waiting: Mutex<Waiting>,
+    /// Something waits: a worker on which nobody streams does not wake up for it.
+    pushed: Notify,
     /// Held while text is written, so that an attempt's text stays in order.
     writing: tokio::sync::Mutex<()>,
 }
@@ -38,7 +43,8 @@ struct Waiting {
 
 impl Deltas {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, waiting: Mutex::default(), writing: tokio::sync::Mutex::default() }
+        let (waiting, pushed, writing) = Default::default();
+        Self { backend, waiting, pushed, writing }
     }
 
     /// Adds `text` to what `assignment` has streamed.
@@ -51,6 +57,9 @@ impl Deltas {
         waiting.bytes += text.len();
         if !waiting.streaming.contains(&key) {
             waiting.streaming.insert(key.clone());
+        }
+        if waiting.texts.is_empty() {
+            self.pushed.notify_one();
         }
         waiting.texts.entry(key).or_default().push_str(text);
     }
@@ -81,13 +90,13 @@ impl Deltas {
         text
     }
 
-    /// Writes every `every` until `shutdown`.
+    /// Writes what waits, at most once per `every`, until `shutdown`.
     pub(crate) async fn flush_forever(&self, every: Duration, shutdown: CancellationToken) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = async { self.pushed.notified().await; ticks.tick().await; } => {}
                 () = shutdown.cancelled() => return,
             }
             let _writing = self.writing.lock().await;

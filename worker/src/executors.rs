@@ -1,5 +1,6 @@
 //! What a task does: its body and the values it refers to become one call.
 
+mod agent;
 mod llm;
 mod map;
 mod tool;
@@ -11,6 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trireme_agent::Work;
 use trireme_backend::Error;
 use trireme_llm::Providers;
 use trireme_model::{Assignment, Payload, TaskId};
@@ -20,6 +22,7 @@ use trireme_tool::Tools;
 use crate::{
     attempt::Shared,
     outcome::{Ended, Failure, Spent},
+    spans::Spans,
 };
 
 /// Bodies kept parsed. A run's tasks share few; what is over is parsed again.
@@ -37,10 +40,14 @@ pub struct Executors {
 pub(crate) struct Job<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) assignment: &'a Assignment,
+    /// When it began, by our own clock.
+    pub(crate) started: Instant,
     /// When the task's time is up, by our own clock.
     pub(crate) deadline: Option<Instant>,
     /// Cancelled when the attempt must stop.
     pub(crate) stop: CancellationToken,
+    /// Its spans, where it is traced.
+    pub(crate) spans: Option<&'a Spans>,
     /// Where the executor says what it costs.
     pub(crate) spent: &'a Spent,
 }
@@ -56,12 +63,16 @@ impl Executors {
     }
 
     async fn call(&self, job: &Job<'_>) -> Result<Ended, Failure> {
+        if let Some(work) = Work::of_body(&job.assignment.body) {
+            return Box::pin(agent::work(self, job, work)).await;
+        }
         let body = self.body(&job.assignment.body)?;
         let bindings = bindings(job, &body).await?;
         match body.call(&bindings)? {
             // the rare and large futures are boxed, so that every attempt's stays small
             Call::Llm(call) => Box::pin(llm::call(&self.providers, &self.tools, job, *call)).await,
             Call::Tool { name, args } => tool::call(&self.tools, job, &name, args).await,
+            Call::Agent(call) => agent::begin(job, *call),
             Call::Map { items } => Box::pin(map::expand(job, items)).await,
         }
     }

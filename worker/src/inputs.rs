@@ -1,13 +1,13 @@
-//! The inputs of runs, so that a claim need not carry an input that this worker holds already.
+//! The inputs and traces of runs, so that a claim need not carry what this worker holds already.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
-use trireme_model::{Payload, RunId};
+use trireme_model::{Payload, RunId, Trace};
 
-/// A bounded first-in-first-out cache. An input never changes, so nothing goes stale.
+/// A bounded first-in-first-out cache. Neither ever changes, so nothing goes stale.
 pub(crate) struct Inputs {
     limit: usize,
     held: Mutex<Held>,
@@ -15,7 +15,7 @@ pub(crate) struct Inputs {
 
 #[derive(Default)]
 struct Held {
-    inputs: HashMap<RunId, Payload>,
+    inputs: HashMap<RunId, (Payload, Option<Trace>)>,
     order: VecDeque<RunId>,
     bytes: usize,
 }
@@ -30,20 +30,25 @@ impl Inputs {
     }
 
     pub(crate) fn get(&self, run: &RunId) -> Option<Payload> {
-        self.lock().inputs.get(run).cloned()
+        self.lock().inputs.get(run).map(|(input, _)| input.clone())
     }
 
-    pub(crate) fn insert(&self, run: &RunId, input: &Payload) {
+    /// The trace of a run whose input is held; `None` where that is not.
+    pub(crate) fn trace(&self, run: &RunId) -> Option<Option<Trace>> {
+        self.lock().inputs.get(run).map(|(_, trace)| *trace)
+    }
+
+    pub(crate) fn insert(&self, run: &RunId, input: &Payload, trace: Option<Trace>) {
         let mut held = self.lock();
         if held.inputs.contains_key(run) {
             return;
         }
         held.bytes += input.len() + OVERHEAD;
         held.order.push_back(run.clone());
-        held.inputs.insert(run.clone(), input.clone());
+        held.inputs.insert(run.clone(), (input.clone(), trace));
         while held.bytes > self.limit && held.order.len() > 1 {
             let Some(oldest) = held.order.pop_front() else { return };
-            let freed = held.inputs.remove(&oldest).map_or(0, |input| input.len() + OVERHEAD);
+            let freed = held.inputs.remove(&oldest).map_or(0, |(input, _)| input.len() + OVERHEAD);
             held.bytes -= freed;
         }
     }
@@ -62,7 +67,7 @@ mod tests {
         let inputs = Inputs::new(400);
         let run = |at: usize| RunId::new(format!("r{at}")).unwrap();
         for at in 0..10 {
-            inputs.insert(&run(at), &Payload::of("x"));
+            inputs.insert(&run(at), &Payload::of("x"), None);
         }
         assert!(inputs.get(&run(0)).is_none());
         assert_eq!(inputs.get(&run(9)), Some(Payload::of("x")));

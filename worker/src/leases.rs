@@ -274,7 +274,7 @@ mod tests {
     use futures::FutureExt;
     use prometheus::Registry;
     use trireme_backend_embedded::Embedded;
-    use trireme_model::{Kind, Payload};
+    use trireme_model::{Kind, Payload, Priority};
 
     use super::*;
 
@@ -289,6 +289,7 @@ mod tests {
             task: TaskId::new("a").unwrap(),
             kind: Kind::Tool,
             pool: "tool".into(),
+            priority: Priority::Normal,
             token: Token::new("epoch", attempt, "claim"),
             attempt,
             max_attempts: 3,
@@ -298,7 +299,10 @@ mod tests {
             body: Payload::default(),
             arg: None,
             inputs: Vec::new(),
+            owner: None,
+            left: None,
             input: None,
+            trace: None,
         }
     }
 

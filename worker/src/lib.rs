@@ -34,13 +34,16 @@ mod leases;
 mod metrics;
 mod outcome;
 mod persist;
+mod pulse;
 mod queue;
 mod slots;
+mod spans;
 mod worker;
 
 pub use config::{Config, Pool};
 pub use executors::Executors;
 pub use metrics::Metrics;
+pub use pulse::Pulse;
 pub use worker::{Error, Worker};
 
 pub use trireme_llm as llm;

@@ -2,12 +2,16 @@
 
 use std::{
     any::Any,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use serde_json::json;
+use tokio::time::Instant;
 use trireme_backend::Error;
-use trireme_model::{FailureClass, Ms, Payload, Usage};
+use trireme_model::{Added, FailureClass, Ms, Outcome, Payload, Usage};
+
+use crate::metrics::ModelMetrics;
 
 /// Longest text of a panic that is recorded, in characters.
 const MAX_PANIC: usize = 500;
@@ -15,12 +19,17 @@ const MAX_PANIC: usize = 500;
 /// What an executor made of a task.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Its result.
-    Result(Payload),
-    /// A map handed over all its children.
-    Expanded,
+    /// It achieved something.
+    Done {
+        /// What.
+        outcome: Outcome,
+        /// Of an agent, or of a task of one: the tasks that come next.
+        tasks: Vec<Added>,
+    },
     /// It failed.
     Failed(Failure),
+    /// It waits in the store for what it would touch, or is not this attempt's any more: nothing is to be recorded.
+    Queued,
 }
 
 /// A failed attempt.
@@ -37,13 +46,35 @@ pub(crate) struct Failure {
 }
 
 /// What an attempt has cost so far. Kept outside of the executor, so that it is known however that ends.
-#[derive(Debug, Default)]
-pub(crate) struct Spent(Mutex<Usage>);
+pub(crate) struct Spent {
+    /// When the claim was sent.
+    since: Instant,
+    usage: Mutex<Usage>,
+    first_token: OnceLock<Ms>,
+    limited: OnceLock<Arc<ModelMetrics>>,
+}
+
+impl Ended {
+    /// The task has its result.
+    pub(crate) fn result(value: Payload) -> Self {
+        Self::Done { outcome: Outcome::Result(value), tasks: Vec::new() }
+    }
+}
 
 impl Failure {
     /// No attempt will succeed.
     pub(crate) fn permanent(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(FailureClass::Permanent, code, message)
+    }
+
+    /// Whether another attempt may succeed.
+    pub(crate) fn again(&self) -> bool {
+        matches!(self.class, FailureClass::Retryable | FailureClass::RateLimited)
+    }
+
+    /// A model said nothing; another draw may do better.
+    pub(crate) fn empty() -> Self {
+        Self::new(FailureClass::Retryable, "invalid_output", "the answer is empty")
     }
 
     /// The task's time is up.
@@ -82,11 +113,39 @@ impl Failure {
 }
 
 impl Spent {
+    /// Of an attempt whose claim was sent at `since`.
+    pub(crate) fn new(since: Instant) -> Self {
+        Self { since, usage: Mutex::default(), first_token: OnceLock::new(), limited: OnceLock::new() }
+    }
+
+    /// When the claim was sent.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(crate) fn set(&self, usage: Usage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = usage;
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage;
+    }
+
+    /// A model generated its first token this long after the attempt began; later calls of it don't count.
+    pub(crate) fn first_token(&self, after: Duration) {
+        let _ = self.first_token.set(Ms::try_from(after.as_millis()).unwrap_or(Ms::MAX));
+    }
+
+    /// A provider's rate limit turned a call away: what the task then waits is measured there.
+    pub(crate) fn limited(&self, by: Arc<ModelMetrics>) {
+        let _ = self.limited.set(by);
+    }
+
+    pub(crate) fn limited_by(&self) -> Option<&ModelMetrics> {
+        self.limited.get().map(|by| &**by)
+    }
+
+    pub(crate) fn first_token_ms(&self) -> Option<Ms> {
+        self.first_token.get().copied()
     }
 
     pub(crate) fn get(&self) -> Usage {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -89,6 +89,7 @@ mod tests {
             priority,
             published: 0,
             redelivered: false,
+            via: None,
             ack: Ack::none(),
         }
     }

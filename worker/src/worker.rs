@@ -1,26 +1,36 @@
 //! The claim loop, and its end: drain, hand back, go.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use tokio::{sync::broadcast::error::RecvError, time::sleep};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trireme_backend::{Backend, Deliveries, Values};
+use trireme_telemetry::Traces;
 
 use crate::{
     attempt::Shared, config::Config, deltas::Deltas, executors::Executors, inputs::Inputs, leases::Leases,
-    metrics::Metrics, persist::Pauses, queue::Queue, slots::Slots,
+    metrics::Metrics, persist::Pauses, pulse::Pulse, queue::Queue, slots::Slots,
 };
 
 /// How long attempts that are handed back may take to say so.
 const RELEASE_GRACE: Duration = Duration::from_secs(5);
 /// How long attempts that were left to their leases may take to notice; one in a loop of its own never does.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
+/// How often the claim loop moves at least, so that one that stands still can be told from one without work.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Executes tasks until it is told to stop.
 pub struct Worker {
     config: Config,
     shared: Arc<Shared>,
     queue: Queue,
+    pulse: Pulse,
 }
 
 /// Why a worker could not start.
@@ -35,14 +45,19 @@ pub enum Error {
 }
 
 impl Worker {
-    /// A worker on `backend` that executes tasks by `executors`.
+    /// A worker on `backend` that executes tasks by `executors`; its spans go to `traces`.
     pub fn new(
         config: Config,
         backend: Arc<dyn Backend>,
         executors: Executors,
         metrics: Metrics,
+        traces: Traces,
     ) -> Result<Self, Error> {
         config.check().map_err(Error::Config)?;
+        metrics.begin(config.pools.iter().map(|pool| pool.name.as_str()));
+        let grace = config.drain() + RELEASE_GRACE;
+        metrics.drain_grace.set(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
+        executors.begin(&metrics);
         let slots = Arc::new(Slots::new(&config, &metrics));
         let queue = Queue::new(slots.clone());
         let shared = Shared {
@@ -58,9 +73,15 @@ impl Worker {
             claims: Default::default(),
             name: uuid::Uuid::now_v7().simple().to_string(),
             metrics,
+            traces,
             backend,
         };
-        Ok(Self { config, shared: Arc::new(shared), queue })
+        Ok(Self { config, shared: Arc::new(shared), queue, pulse: Pulse::new() })
+    }
+
+    /// Tells of this worker's health, also while it runs.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Works until `shutdown`. Then stops consuming, lets attempts finish within the drain time, hands the
@@ -71,23 +92,28 @@ impl Worker {
         let _stop_duties = stop_duties.clone().drop_guard();
         let duties = self.spawn_duties(&stop_duties);
         let attempts = TaskTracker::new();
-        let Some(mut deliveries) = consume(&self.shared, &self.config, &shutdown).await? else {
+        let Some(mut deliveries) = consume(&self.shared, &self.config, &self.pulse, &shutdown).await? else {
             return Ok(());
         };
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.pulse.beat();
             while let Some((delivery, slot)) = self.queue.pop() {
                 let shared = self.shared.clone();
-                attempts.spawn(async move { shared.serve(delivery, slot).await });
+                // boxed: what is spawned is copied several times on its way, and this is large
+                attempts.spawn(Box::pin(async move { shared.serve(delivery, slot).await }));
             }
             tokio::select! {
                 delivery = deliveries.next() => match delivery {
                     Some(delivery) => self.queue.push(delivery),
-                    None => match consume(&self.shared, &self.config, &shutdown).await? {
+                    None => match consume(&self.shared, &self.config, &self.pulse, &shutdown).await? {
                         Some(again) => deliveries = again,
                         None => break,
                     },
                 },
                 () = self.shared.slots.freed() => {}
+                _ = beats.tick() => {}
                 () = shutdown.cancelled() => break,
             }
         }
@@ -100,7 +126,10 @@ impl Worker {
 
     /// Stops consuming, waits for the attempts, hands back what is left.
     async fn drain(self, mut deliveries: Deliveries, attempts: TaskTracker) {
-        let Self { config, shared, queue } = self;
+        let Self { config, shared, queue, pulse } = self;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        shared.metrics.drain_started.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        pulse.drains();
         shared.draining.cancel();
         deliveries.stop();
         // unclaimed deliveries go back to the broker unacked
@@ -156,16 +185,22 @@ impl Worker {
 async fn consume(
     shared: &Shared,
     config: &Config,
+    pulse: &Pulse,
     shutdown: &CancellationToken,
 ) -> Result<Option<Deliveries>, Error> {
     let mut pauses = Pauses::new();
+    pulse.consumes(false);
     loop {
+        pulse.beat();
         let pools = config.pools.iter().map(|pool| (pool.name.clone(), pool.slots)).collect();
         let error = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(None),
             consumed = shared.backend.consume(pools) => match consumed {
-                Ok(deliveries) => return Ok(Some(deliveries)),
+                Ok(deliveries) => {
+                    pulse.consumes(true);
+                    return Ok(Some(deliveries));
+                }
                 Err(error) if !error.is_retryable() => return Err(error.into()),
                 Err(error) => error,
             },

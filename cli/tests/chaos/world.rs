@@ -81,8 +81,13 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("simulated.toml");
         write_config(&config, &simulator.base_url());
-        let home =
-            Fleet { amqp: rabbit.url(), redis: redis.url(), prefix: "chaos".into(), config: Some(config) };
+        let home = Fleet {
+            amqp: rabbit.url(),
+            redis: redis.url(),
+            prefix: "chaos".into(),
+            config: Some(config),
+            key: None,
+        };
         Self { simulator, rabbit: Arc::new(Mutex::new(rabbit)), home, _redis: redis, _dir: dir }
     }
 

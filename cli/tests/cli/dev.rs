@@ -14,13 +14,14 @@ use crate::support::{
 
 const LONG: &str = "name: long\ntasks: {a: {tool: {name: sleep, args: {ms: 60000}}}}\n";
 
-struct Dev {
-    process: Process,
-    api: Api,
+/// A coordinator and worker of the test's own.
+pub struct Dev {
+    pub process: Process,
+    pub api: Api,
 }
 
 impl Dev {
-    async fn start(more: &[&str]) -> Self {
+    pub async fn start(more: &[&str]) -> Self {
         let mut process =
             Process::start("dev", trireme(&[&["dev", "--listen", "127.0.0.1:0"], more].concat()));
         let api = Api::new(process.address("listening on").await);
@@ -28,11 +29,11 @@ impl Dev {
     }
 
     /// `trireme args --server` of this one.
-    async fn run(&self, args: &[&str]) -> Ended {
+    pub async fn run(&self, args: &[&str]) -> Ended {
         run(&[args, &["--server", &self.api.base]].concat()).await
     }
 
-    async fn submit(&self, spec: &str) -> String {
+    pub async fn submit(&self, spec: &str) -> String {
         let ended = finish_with(trireme(&["submit", "-", "--server", &self.api.base]), spec.as_bytes()).await;
         ended.expect(0, &[]).out.trim().to_owned()
     }

@@ -4,13 +4,16 @@ use serde_json::{Value, json};
 
 use crate::support::{example_names, examples, process::run, simulator::Simulator};
 
-async fn output(name: &str, simulator: &Simulator, more: &[&str]) -> Value {
+/// Its output.
+pub async fn output(name: &str, simulator: &Simulator, more: &[&str]) -> Value {
     view(name, simulator, more).await["output"].clone()
 }
 
-async fn view(name: &str, simulator: &Simulator, more: &[&str]) -> Value {
+/// The run of an example.
+pub async fn view(name: &str, simulator: &Simulator, more: &[&str]) -> Value {
     let file = examples().join(format!("{name}.yaml"));
-    let args = ["run", file.to_str().unwrap(), "--config", simulator.config(), "--json"];
+    let config = if name == "agent-mcp" { simulator.with_mcp().await } else { simulator.config.clone() };
+    let args = ["run", file.to_str().unwrap(), "--config", config.to_str().unwrap(), "--json"];
     let view = run(&[&args, more].concat()).await;
     let view = view.expect(0, &[]).json();
     assert_eq!(view["status"], "succeeded", "{name}: {view}");

@@ -4,11 +4,16 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod agent_faults;
+mod agents;
 mod check;
 mod demo;
 mod dev;
 mod examples;
 mod faults;
+mod https;
+mod llama;
 mod run;
 mod settings;
 mod usage;
+mod waterfall;

@@ -51,6 +51,26 @@ async fn output_goes_to_standard_output_and_progress_to_standard_error() {
 }
 
 #[tokio::test]
+async fn a_terminal_does_not_obey_what_a_tool_or_model_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = dir.path().join("spec.yaml");
+    let says = r#"tasks: {a: {tool: {name: value, args: {value: "\u001b[2Jgone\u009b31m"}}}}"#;
+    for output in ["{{ a }}", "{said: '{{ a }}'}"] {
+        let output = if output.starts_with("{{") { format!("'{output}'") } else { output.to_owned() };
+        std::fs::write(&spec, format!("{says}\noutput: {output}\n")).unwrap();
+        let line = format!("{} run {} 2>/dev/null", env!("CARGO_BIN_EXE_trireme"), spec.display());
+        // a reader of a pipe gets it as it is
+        let mut piped = tokio::process::Command::new("sh");
+        piped.args(["-c", &line]);
+        assert!(finish_with(piped, b"").await.expect(0, &[]).out.contains('\u{9b}'));
+        let mut terminal = tokio::process::Command::new("script");
+        terminal.args(["-qec", &line, "/dev/null"]);
+        let shown = finish_with(terminal, b"").await.expect(0, &[]).out.clone();
+        assert!(shown.contains("\\u{9b}31m") && !shown.contains(['\u{1b}', '\u{9b}']), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn inputs_from_the_command_line_go_over_those_of_the_file() {
     let ended = run(&["run", &hello(), "--input", "price=20", "--input", "amount=3"]).await;
     assert_eq!(ended.expect(0, &[]).json()["total"], json!(61.5));

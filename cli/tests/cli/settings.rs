@@ -75,11 +75,42 @@ async fn a_bad_configuration_exits_64_with_one_line() {
     run(&["settings", "--config", "/no/such.toml"]).await.expect(64, &["/no/such.toml", "no such file"]);
 }
 
+/// What would fail at `run` fails here as well, and nothing is started for it.
+#[tokio::test]
+async fn settings_finds_what_run_would_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    let bomb = {
+        let levels = (1..9).map(|level| {
+            let below = vec![format!("*a{}", level - 1); 9].join(", ");
+            format!("a{level}: &a{level} [{below}]\n")
+        });
+        format!("a0: &a0 [x]\n{}", levels.collect::<String>())
+    };
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("base.toml", "[providers.x]\napi = \"openai\"\nbase_url = \"nope\"\n", &["providers.x", "base_url"]),
+        ("url.toml", "[tools.s]\nmethod = \"GET\"\nurl = \"nope\"\n", &["tool `s`", "url"]),
+        ("half.yaml", "worker: {slots: 1.5}\n", &["worker.slots", "1.5", "half.yaml"]),
+        ("huge.json", "{\"redis\": {\"connections\": 100000}}", &["redis.connections", "1 to 1024"]),
+        ("long.toml", "[coordinator]\nbody_timeout = \"2days\"\n", &["coordinator", "body_timeout", "24h"]),
+        ("bomb.yaml", &bomb, &["bomb.yaml"]),
+        ("list.yaml", "[1, 2]\n", &["list.yaml", "expected a map"]),
+    ];
+    for (name, text, texts) in cases {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let ended = run(&["settings", "--config", file.to_str().unwrap()]).await;
+        ended.expect(64, texts);
+        assert_eq!(ended.err.lines().count(), 1, "more than one line: {}", ended.err);
+        assert!(ended.err.len() < 1_000, "{}", ended.err);
+    }
+}
+
 #[tokio::test]
 async fn a_bad_environment_exits_64_and_names_the_setting() {
     for (name, value, text) in [
         ("TRIREME__WORKER__SLOTZ", "1", "slotz"),
         ("TRIREME__WORKER__SLOTS", "many", "worker.slots"),
+        ("TRIREME__WORKER__SLOTS", "1.5", "worker.slots"),
         ("TRIREME__REDIS__URL", "redis://127.0.0.1:1", "TRIREME__AMQP__URL"),
         ("TRIREME_LOG", "a=b=c", "TRIREME_LOG"),
     ] {

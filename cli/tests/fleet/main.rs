@@ -5,7 +5,15 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod access;
+mod agents;
+mod alerts;
 mod crash;
+mod day_two;
+mod doctor;
+mod metrics;
 mod outputs;
 mod servers;
 mod story;
+mod traces;
+mod versions;

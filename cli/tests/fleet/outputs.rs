@@ -1,7 +1,7 @@
 //! Every example gives the same output on a fleet as in one process.
 
 use crate::support::{
-    SOON, example_names, examples,
+    SOON, agent_names, example_names, examples,
     fleet::Fleet,
     process::{finish_with, run, trireme},
     simulator::Simulator,
@@ -36,6 +36,27 @@ async fn examples_give_the_output_of_one_process() {
     let id = second.api.submit(&wide()).await;
     assert_eq!(first.api.ended(&id, SOON).await["output"], 49_995_000);
     for member in workers.into_iter().chain([first, second]) {
+        member.stop().await;
+    }
+    fleet.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_give_the_output_of_one_process() {
+    let simulator = Simulator::agents().await;
+    let config = simulator.with_mcp().await;
+    let fleet = Fleet::shared(Some(config.clone())).await;
+    let coordinator = fleet.coordinator("c").await;
+    let workers = [fleet.worker("w1", &[]).await, fleet.worker("w2", &[]).await];
+    for name in agent_names() {
+        let file = examples().join(format!("{name}.yaml"));
+        let file = file.to_str().unwrap();
+        let there = run(&["submit", file, "--follow", "--server", &coordinator.api.base]).await;
+        there.expect(0, &["run started", "run succeeded"]);
+        let here = run(&["run", file, "--config", config.to_str().unwrap()]).await;
+        assert_eq!(there.out, here.expect(0, &[]).out, "{name}");
+    }
+    for member in workers.into_iter().chain([coordinator]) {
         member.stop().await;
     }
     fleet.clean().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde_json::Value;
 
 use super::eventually;
@@ -29,9 +29,17 @@ pub struct Sse {
 impl Api {
     /// A client of the coordinator at `base`.
     pub fn new(base: impl Into<String>) -> Self {
+        Self::with_key(base, None)
+    }
+
+    /// A client that has an API key.
+    pub fn with_key(base: impl Into<String>, key: Option<&str>) -> Self {
         // a second install is refused and changes nothing
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build().unwrap();
+        let bearer =
+            key.map(|key| ("authorization".parse().unwrap(), format!("Bearer {key}").parse().unwrap()));
+        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
+        let http = http.default_headers(bearer.into_iter().collect()).build().unwrap();
         Self { base: base.into(), http }
     }
 
@@ -62,11 +70,28 @@ impl Api {
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
+    /// `DELETE path`: status and body.
+    pub async fn delete(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
+        let request = self.http.delete(format!("{}{path}", self.base)).timeout(Duration::from_secs(30));
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// Starts a run.
     pub async fn submit(&self, spec: &str) -> String {
         let (status, body) = self.post("/v1/runs", spec, None).await.unwrap();
         assert_eq!(status, 202, "{body}");
         let accepted: Value = serde_json::from_str(&body).unwrap();
+        accepted["run_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a run as part of a trace.
+    pub async fn submit_in(&self, spec: &str, traceparent: &str) -> String {
+        let request = self.http.post(format!("{}/v1/runs", self.base)).timeout(Duration::from_secs(30));
+        let request = request.header("content-type", "application/yaml").header("traceparent", traceparent);
+        let answer = request.body(spec.to_owned()).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        let accepted: Value = answer.json().await.unwrap();
         accepted["run_id"].as_str().unwrap().to_owned()
     }
 
@@ -99,21 +124,30 @@ impl Api {
 
     /// Events of a run behind `last`, at most `limit`, until the stream ends.
     pub async fn events(&self, id: &str, last: Option<&str>, limit: usize) -> Vec<Sse> {
+        self.stream(id, last).await.take(limit).collect().await
+    }
+
+    /// The first event of a run that is `wanted`.
+    pub async fn until(&self, id: &str, wanted: impl Fn(&Sse) -> bool) -> Sse {
+        let stream = self.stream(id, None).await;
+        let mut found = std::pin::pin!(stream.filter(|event| std::future::ready(wanted(event))));
+        found.next().await.unwrap_or_else(|| panic!("run {id} ended without the event"))
+    }
+
+    async fn stream(&self, id: &str, last: Option<&str>) -> impl Stream<Item = Sse> + use<> {
         let mut request = self.http.get(format!("{}/v1/runs/{id}/events", self.base));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
         let answer = request.send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
-        let mut stream = eventsource_stream::Eventsource::eventsource(answer.bytes_stream());
-        let mut events = Vec::new();
-        while events.len() < limit {
+        let stream = eventsource_stream::Eventsource::eventsource(answer.bytes_stream());
+        futures::stream::unfold(Box::pin(stream), |mut stream| async {
             let next = tokio::time::timeout(Duration::from_secs(60), stream.next()).await;
-            let Some(Ok(event)) = next.expect("an event stream is silent") else { break };
+            let event = next.expect("an event stream is silent")?.ok()?;
             let data = serde_json::from_str(&event.data).unwrap();
-            events.push(Sse { id: event.id, kind: event.event, data });
-        }
-        events
+            Some((Sse { id: event.id, kind: event.event, data }, stream))
+        })
     }
 }
 

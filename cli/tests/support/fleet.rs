@@ -10,7 +10,7 @@ use trireme_test_servers::{free_port, rabbitmq, redis as shared_redis, unique};
 use super::{
     SOON,
     api::Api,
-    process::{Process, trireme},
+    process::{Process, finish_with, trireme},
 };
 
 /// The queues of the standard pools.
@@ -27,6 +27,8 @@ pub struct Fleet {
     pub prefix: String,
     /// Providers and tools, if any.
     pub config: Option<PathBuf>,
+    /// The API key that its coordinators want and its clients have; without one they want none.
+    pub key: Option<String>,
 }
 
 /// A coordinator or a worker.
@@ -42,7 +44,7 @@ impl Fleet {
     pub async fn shared(config: Option<PathBuf>) -> Self {
         let servers = tokio::task::spawn_blocking(|| (rabbitmq(), shared_redis()));
         let (amqp, redis) = servers.await.unwrap();
-        Self { amqp, redis, prefix: unique("fleet"), config }
+        Self { amqp, redis, prefix: unique("fleet"), config, key: None }
     }
 
     fn command(&self, args: &[&str], env: &[(&str, &str)]) -> Command {
@@ -52,6 +54,9 @@ impl Fleet {
         if let Some(config) = &self.config {
             command.env("TRIREME_CONFIG", config);
         }
+        if self.key.is_some() {
+            command.env("TRIREME__COORDINATOR__ACCESS", "keys");
+        }
         command.envs(env.iter().copied());
         command
     }
@@ -60,7 +65,8 @@ impl Fleet {
     pub fn spawn_coordinator(&self, name: &str, port: u16, env: &[(&str, &str)]) -> Member {
         let address = SocketAddr::from(([127, 0, 0, 1], port)).to_string();
         let command = self.command(&["coordinator", "--listen", &address], env);
-        Member { process: Process::start(name, command), api: Api::new(format!("http://{address}")) }
+        let api = Api::with_key(format!("http://{address}"), self.key.as_deref());
+        Member { process: Process::start(name, command), api }
     }
 
     /// Starts a worker with health on `port` without waiting for anything.
@@ -82,6 +88,13 @@ impl Fleet {
         member.ready().await
     }
 
+    /// Makes an API key, directly in the store.
+    pub async fn make_key(&self, more: &[&str]) -> String {
+        let args = [&["keys", "create", "--store", "--name", "test"], more].concat();
+        let made = finish_with(self.command(&args, &[]), b"").await;
+        made.expect(0, &[]).out.trim().to_owned()
+    }
+
     /// Entries of the due index.
     pub async fn due(&self) -> Vec<String> {
         let mut redis = self.connection().await;
@@ -90,7 +103,11 @@ impl Fleet {
 
     async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.as_str()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        // the library's own 500 ms say more about the machine than about the fleet
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(SOON))
+            .set_response_timeout(Some(SOON));
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
     /// Hints that wait in queues.

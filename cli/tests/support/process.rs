@@ -21,7 +21,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 pub fn trireme(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trireme"));
     for (name, _) in std::env::vars() {
-        if name.starts_with("TRIREME") || name.ends_with("_API_KEY") {
+        if name.starts_with("TRIREME") || name.starts_with("OTEL_") || name.ends_with("_API_KEY") {
             command.env_remove(name);
         }
     }

@@ -13,6 +13,8 @@ use super::{
 
 /// Where the examples' configuration expects the simulator.
 const EXAMPLE_ADDRESS: &str = "http://127.0.0.1:9900";
+/// Where it expects the MCP server.
+const MCP_SERVER: &str = ".tools/mcp-time/bin/mcp-server-time";
 
 /// Simulated models and tools.
 pub struct Simulator {
@@ -29,6 +31,11 @@ impl Simulator {
     /// The world of the examples.
     pub async fn examples() -> Self {
         Self::scenario(&examples().join("scenarios/market-brief.yaml")).await
+    }
+
+    /// The world of the examples of agents.
+    pub async fn agents() -> Self {
+        Self::scenario(&examples().join("scenarios/agents.yaml")).await
     }
 
     /// A world of the test's own.
@@ -52,6 +59,19 @@ impl Simulator {
     /// `--config` as an argument.
     pub fn config(&self) -> &str {
         self.config.to_str().unwrap()
+    }
+
+    /// As `config`, with the MCP server of the examples, which is installed the first time.
+    pub async fn with_mcp(&self) -> PathBuf {
+        let server = tokio::task::spawn_blocking(super::mcp::time).await.unwrap();
+        let text = std::fs::read_to_string(examples().join("mcp.toml")).unwrap();
+        let section = &text[text.find("[mcp.time]").expect("the examples' MCP server is called time")..];
+        assert!(section.contains(MCP_SERVER), "the examples' configuration names another server");
+        let section = section.replace(MCP_SERVER, server.to_str().unwrap());
+        let file = self.config.with_file_name("mcp.toml");
+        let simulated = std::fs::read_to_string(&self.config).unwrap();
+        std::fs::write(&file, format!("{simulated}\n{section}")).unwrap();
+        file
     }
 
     /// Calls to models and tools so far.

@@ -4,8 +4,11 @@
 
 pub mod api;
 pub mod fleet;
+#[path = "../../../worker/executors/tool/tests/support/servers.rs"]
+pub mod mcp;
 pub mod process;
 pub mod simulator;
+pub mod tap;
 
 use std::{
     path::PathBuf,
@@ -41,8 +44,17 @@ pub fn example(name: &str) -> String {
     std::fs::read_to_string(examples().join(format!("{name}.yaml"))).unwrap()
 }
 
-/// The names of all examples, in order.
+/// The names of the examples without agents, in order.
 pub fn example_names() -> Vec<String> {
+    names().into_iter().filter(|name| !name.starts_with("agent-")).collect()
+}
+
+/// The names of the examples of agents, in order.
+pub fn agent_names() -> Vec<String> {
+    names().into_iter().filter(|name| name.starts_with("agent-")).collect()
+}
+
+fn names() -> Vec<String> {
     let files = std::fs::read_dir(examples()).unwrap().map(|file| file.unwrap().path());
     let yaml = files.filter(|path| path.extension().is_some_and(|end| end == "yaml"));
     let mut names: Vec<String> =

@@ -1,65 +1,101 @@
 //! Reading a spec from a request: its media type, within a size and a time.
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     extract::Request,
     http::{HeaderMap, header},
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::problem::{Code, Problem};
+use super::{
+    App,
+    problem::{Code, Problem},
+};
 use crate::{Config, Format};
 
-/// A body over the limit is read and dropped up to this many times the limit, so that a client that sends
-/// before it listens gets to see the answer instead of a broken pipe.
+/// A body over the limit is answered at once, and then read and dropped up to this many times the limit, so that a
+/// client that sends before it listens gets to see the answer instead of a broken pipe.
 const DRAIN: usize = 8;
+/// Bytes of one permit of [`App::room`](super::App).
+pub const UNIT: usize = 1024;
+
+/// A body that was read whole.
+pub struct Spec {
+    pub text: String,
+    pub format: Format,
+    /// Held for as long as the text is needed.
+    pub room: Option<OwnedSemaphorePermit>,
+}
 
 /// Reads the whole body and says in which language it is.
-pub async fn read(request: Request, config: &Config) -> Result<(String, Format), Problem> {
+pub async fn read(request: Request, app: &App) -> Result<Spec, Problem> {
+    let config = &app.config;
     let declared = declared_format(request.headers())?;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let too_long = length.is_some_and(|length| length > config.max_body);
-    if too_long && request.headers().contains_key(header::EXPECT) {
-        // the client has not sent the body and waits for our word
+    if length.is_some_and(|length| length > config.max_body) {
+        // who asks whether to send it waits for our word
+        if !request.headers().contains_key(header::EXPECT) {
+            drain(request.into_body().into_data_stream(), config);
+        }
         return Err(too_large(config));
     }
-    let bytes =
-        timeout(config.body_timeout, collect(request.into_body(), config)).await.map_err(|_| {
-            Problem::new(
-                Code::BodyTimeout,
-                format!("the body did not arrive within {:?}", config.body_timeout),
-            )
-        })??;
+    let late = |_| {
+        let limit = config.body_timeout;
+        Problem::new(Code::BodyTimeout, format!("the body did not arrive within {limit:?}"))
+    };
+    let (bytes, room) =
+        timeout(config.body_timeout, collect(request.into_body(), app)).await.map_err(late)??;
     let text = String::from_utf8(bytes.into()).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Problem::new(Code::MalformedBody, format!("the body is not UTF-8 text: byte {at} is wrong"))
     })?;
     let format = declared.unwrap_or_else(|| sniff(&text));
-    Ok((text, format))
+    Ok(Spec { text, format, room })
 }
 
-async fn collect(body: Body, config: &Config) -> Result<Bytes, Problem> {
+/// Takes room for what has come, never for what was announced.
+async fn collect(body: Body, app: &App) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
     let mut chunks = body.into_data_stream();
     let mut whole = BytesMut::new();
-    let mut seen = 0_usize;
+    let mut room: Option<OwnedSemaphorePermit> = None;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
+            let seen = whole.len();
             Problem::new(Code::MalformedBody, format!("the body broke off after {seen} bytes: {error}"))
         })?;
-        seen = seen.saturating_add(chunk.len());
-        if seen <= config.max_body {
-            whole.extend_from_slice(&chunk);
-        } else {
-            whole = BytesMut::new();
-            if seen > config.max_body.saturating_mul(DRAIN) {
-                break;
-            }
+        if whole.len().saturating_add(chunk.len()) > app.config.max_body {
+            drain(chunks, &app.config);
+            return Err(too_large(&app.config));
+        }
+        whole.extend_from_slice(&chunk);
+        let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = whole.len().div_ceil(UNIT).saturating_sub(held);
+        let full = |_| Problem::overloaded("submits", app.config.max_submits);
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let got = app.room.clone().try_acquire_many_owned(more).map_err(full)?;
+        match &mut room {
+            Some(room) => room.merge(got),
+            None => room = Some(got),
         }
     }
-    if seen > config.max_body { Err(too_large(config)) } else { Ok(whole.freeze()) }
+    Ok((whole.freeze(), room))
+}
+
+/// Reads on beside the answer: as many bytes, and as long, as a body may take.
+fn drain(mut chunks: BodyDataStream, config: &Config) {
+    let (limit, time) = (config.max_body.saturating_mul(DRAIN), config.body_timeout);
+    tokio::spawn(timeout(time, async move {
+        let mut seen = 0_usize;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            seen = seen.saturating_add(chunk.len());
+            if seen > limit {
+                return;
+            }
+        }
+    }));
 }
 
 fn too_large(config: &Config) -> Problem {

@@ -9,7 +9,12 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use trireme_model::{Kind, Ms, TaskId};
 
-use super::{App, body, problem::Problem, query, runs};
+use super::{
+    App,
+    body::{self, Spec},
+    problem::Problem,
+    query, runs,
+};
 use crate::Compiled;
 
 /// A spec without errors, and what it would run as.
@@ -37,9 +42,9 @@ pub struct CheckedTask {
 }
 
 pub async fn check(State(app): State<Arc<App>>, request: Request) -> Result<Json<Checked>, Problem> {
-    let _permit = app.admit_submit()?;
     query::none(request.uri())?;
-    let (text, format) = body::read(request, &app.config).await?;
+    let Spec { text, format, room: _room } = body::read(request, &app).await?;
+    let _permit = app.admit_submit()?;
     Ok(Json(runs::compile(&app, text, format).await?.into()))
 }
 

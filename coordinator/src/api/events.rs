@@ -3,7 +3,12 @@
 //! The log lives in the store and an event's id is its place there, so a stream has no state of its own: a
 //! client that comes back with the last id it saw gets what follows, without gap or repeat.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     body::Body,
@@ -12,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, future::BoxFuture, stream};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep, sleep_until},
@@ -25,13 +30,16 @@ use super::{
     problem::Problem,
     query::{self, Id, Position},
 };
-use crate::metrics::Open;
+use crate::{access::Who, metrics::Open};
 
 /// Events read from the store at a time: what a stream holds in memory.
 const BATCH: usize = 500;
 /// Failed reads in a row, one poll interval apart, before a stream ends and leaves it to the client to come
 /// back, perhaps to another coordinator.
 const MAX_FAILURES: u32 = 30;
+
+/// The last words to a follower whose key was revoked.
+const REVOKED: &str = ": the API key was revoked\n\n";
 
 /// One client that follows one run.
 struct Follower {
@@ -48,6 +56,8 @@ struct Follower {
     drained: bool,
     failures: u32,
     ended: bool,
+    /// Comes true when the follower's key was revoked; not asked again then.
+    revoked: BoxFuture<'static, ()>,
     _open: Open,
     _permit: OwnedSemaphorePermit,
 }
@@ -55,6 +65,7 @@ struct Follower {
 /// `GET /v1/runs/{id}/events`
 pub async fn follow(
     State(app): State<Arc<App>>,
+    Who(who): Who,
     Id(run): Id,
     uri: Uri,
     headers: HeaderMap,
@@ -63,6 +74,7 @@ pub async fn follow(
     // a browser that reconnects sends the header and repeats the address it began with: the header is newer
     let seen = last_event_id(&headers)?.or(after);
     let permit = app.admit_follower()?;
+    app.own_run(&who, &run).await?;
     let watch = app.backend.watch(&run).await?;
     // reading begins at the event seen last, to find out whether that was the end
     let from = seen.as_ref().map_or(0, |position| position.seq);
@@ -77,6 +89,7 @@ pub async fn follow(
         drained: false,
         failures: 0,
         ended: false,
+        revoked: app.keyring.clone().revoked(who).boxed(),
         _open: open,
         _permit: permit,
         run,
@@ -130,12 +143,20 @@ impl Follower {
             if self.ended {
                 return None;
             }
+            if (&mut self.revoked).now_or_never().is_some() {
+                self.end(REVOKED);
+                continue;
+            }
             if self.drained {
                 tokio::select! {
                     // while reads fail, only time helps
                     () = self.watch.changed(), if self.failures == 0 => {}
                     () = sleep(self.app.config.poll) => {}
                     () = sleep_until(silent_until) => return Some(Bytes::from_static(b": keep-alive\n\n")),
+                    () = &mut self.revoked => {
+                        self.end(REVOKED);
+                        continue;
+                    }
                     () = self.app.shutdown.cancelled() => {
                         self.end(": this coordinator is shutting down; come back to another\n\n");
                         continue;
@@ -154,13 +175,20 @@ impl Follower {
     }
 
     fn take(&mut self, read: Events) {
+        // events of before the follower came are late by no fault of ours
+        let waited = self.drained && self.failures == 0;
         self.failures = 0;
         if read.epoch != self.epoch || read.length < self.next {
             return self.reset(read.epoch);
         }
         let mut text = Vec::with_capacity(read.events.len() * 128);
         let mut sent = 0;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for (seq, event) in &read.events {
+            if waited {
+                let lag = now.saturating_sub(Duration::from_millis(event.at));
+                self.app.metrics.event_lag.observe(lag.as_secs_f64());
+            }
             write_event(&mut text, &self.epoch, *seq, event);
             self.next = seq + 1;
             sent += 1;

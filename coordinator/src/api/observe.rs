@@ -29,7 +29,8 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or(""));
 
-    let foreign = request.method() == Method::POST && !same_origin(request.headers(), request.uri());
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let foreign = !reads && !same_origin(request.headers(), request.uri());
     let mut response = if foreign {
         Problem::new(Code::CrossOrigin, "the Origin header names another host than this one").into_response()
     } else {

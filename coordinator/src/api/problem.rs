@@ -74,19 +74,29 @@ codes! {
     InvalidParameter, 400, "invalid_parameter", "A parameter is not valid";
     InvalidRunId, 400, "invalid_run_id", "That is not a run id";
     InvalidIdempotencyKey, 400, "invalid_idempotency_key", "The idempotency key is not valid";
+    Unauthorized, 401, "unauthorized", "A valid API key is needed";
     CrossOrigin, 403, "cross_origin", "Web pages of other origins may not do this";
+    Forbidden, 403, "forbidden", "The API key may not do this";
     NotFound, 404, "not_found", "There is nothing at this address";
     RunNotFound, 404, "run_not_found", "There is no such run";
+    KeyNotFound, 404, "key_not_found", "There is no such API key";
+    DeadLetterNotFound, 404, "dead_letter_not_found", "There is no such dead letter";
     MethodNotAllowed, 405, "method_not_allowed", "This address does not take that method";
     BodyTimeout, 408, "body_timeout", "The body came too slowly";
     IdempotencyConflict, 409, "idempotency_conflict", "The idempotency key was used for another request";
     RunAlreadyEnded, 409, "run_already_ended", "The run has ended already";
+    KeysNotInUse, 409, "keys_not_in_use", "API keys are not in use here";
+    NotReplayable, 409, "not_replayable", "The run can't be replayed";
+    RunNotEnded, 409, "run_not_ended", "The run has not ended";
     BodyTooLarge, 413, "body_too_large", "The body is too large";
     UnsupportedMediaType, 415, "unsupported_media_type", "This media type is not taken";
     InvalidSpec, 422, "invalid_spec", "The spec has errors";
     LimitExceeded, 422, "limit_exceeded", "The run is over a limit of the store";
+    RateLimited, 429, "rate_limited", "The API key starts runs too fast";
+    TooManyRuns, 429, "too_many_runs", "The API key has too many runs under way";
     InternalError, 500, "internal_error", "The coordinator made a mistake";
     StoreUnusable, 500, "store_unusable", "The store can't be used";
+    BacklogFull, 503, "backlog_full", "Too much waits already";
     NotReady, 503, "not_ready", "Not ready";
     Overloaded, 503, "overloaded", "Too many requests at once";
     StoreFull, 503, "store_full", "The store is full";
@@ -171,7 +181,9 @@ impl IntoResponse for Problem {
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         let mut response = (status, kind, body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            // what waits is looked at every 5 s: sooner the answer would be the same
+            let after = if self.code == Code::BacklogFull { "5" } else { "1" };
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(after));
         }
         response
     }

@@ -7,8 +7,8 @@ use axum::{
     extract::{FromRequestParts, Path, Query},
     http::{Uri, request::Parts},
 };
-use trireme_backend::ListQuery;
-use trireme_model::{Ms, RunId, RunStatus};
+use trireme_backend::{DeadQuery, ListQuery};
+use trireme_model::{Ms, RunId, RunStatus, TaskId};
 
 use super::problem::{Code, Problem};
 use crate::identity::{hex, unhex};
@@ -86,12 +86,7 @@ pub fn list(uri: &Uri) -> Result<ListQuery, Problem> {
                 return Err(Problem::parameter(&name, format!("is longer than {MAX_NAME} bytes")));
             }
             "name" => query.name = Some(value),
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                query.limit = limit.ok_or_else(|| {
-                    Problem::parameter(&name, format!("is not a number from 1 to {MAX_LIMIT}"))
-                })?;
-            }
+            "limit" => query.limit = limit(&value)?,
             _ => {
                 let after = read_cursor(&value);
                 query.after = Some(after.ok_or_else(|| {
@@ -103,6 +98,42 @@ pub fn list(uri: &Uri) -> Result<ListQuery, Problem> {
     Ok(query)
 }
 
+/// `?pool=&run=&limit=&cursor=`.
+pub fn dead(uri: &Uri) -> Result<DeadQuery, Problem> {
+    let mut query = DeadQuery { limit: DEFAULT_LIMIT, ..DeadQuery::default() };
+    for (name, value) in pairs(uri, &["pool", "run", "limit", "cursor"])? {
+        match name.as_str() {
+            "pool" => query.pool = Some(pool(&value)?),
+            "run" => {
+                let run = RunId::new(&value).map_err(|error| Problem::parameter(&name, error.to_string()))?;
+                query.run = Some(run);
+            }
+            "limit" => query.limit = limit(&value)?,
+            _ => {
+                let after = read_dead_cursor(&value);
+                query.after = Some(after.ok_or_else(|| {
+                    Problem::parameter(&name, "is not a cursor: use next_cursor of the page before")
+                })?);
+            }
+        }
+    }
+    Ok(query)
+}
+
+/// The name of a pool, as specs spell it.
+pub fn pool(name: &str) -> Result<String, Problem> {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if (1..=64).contains(&name.len()) && name.bytes().all(word) {
+        return Ok(name.to_owned());
+    }
+    Err(Problem::parameter("pool", "is not a pool: use 1 to 64 of a-z 0-9 _ -"))
+}
+
+fn limit(text: &str) -> Result<usize, Problem> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| Problem::parameter("limit", format!("is not a number from 1 to {MAX_LIMIT}")))
+}
+
 /// No parameters at all.
 pub fn none(uri: &Uri) -> Result<(), Problem> {
     pairs(uri, &[]).map(drop)
@@ -111,6 +142,22 @@ pub fn none(uri: &Uri) -> Result<(), Problem> {
 /// Where the next page starts, as text that says nothing to clients.
 pub fn cursor((created, run): &(Ms, RunId)) -> String {
     hex(format!("1.{created}.{run}").as_bytes())
+}
+
+/// As [`cursor`], of dead letters.
+pub fn dead_cursor((at, run, task): &(Ms, RunId, TaskId)) -> String {
+    hex(format!("d1.{at}.{run}.{task}").as_bytes())
+}
+
+fn read_dead_cursor(text: &str) -> Option<(Ms, RunId, TaskId)> {
+    if text.len() > 1024 {
+        return None;
+    }
+    let plain = String::from_utf8(unhex(text)?).ok()?;
+    // neither ids nor numbers have dots
+    let [version, at, run, task] = plain.split('.').collect::<Vec<_>>().try_into().ok()?;
+    (version == "d1").then_some(())?;
+    Some((at.parse().ok()?, RunId::new(run).ok()?, TaskId::new(task).ok()?))
 }
 
 fn read_cursor(text: &str) -> Option<(Ms, RunId)> {
@@ -168,6 +215,14 @@ mod tests {
         for bad in ["", "zz", "00", &hex(b"2.5.run"), &hex(b"1.5.not an id"), &hex(b"1.x.run")] {
             assert_eq!(read_cursor(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn so_does_one_of_dead_letters() {
+        let place = (17, RunId::new("a-b_C").unwrap(), TaskId::new("each/3").unwrap());
+        assert_eq!(read_dead_cursor(&dead_cursor(&place)), Some(place.clone()));
+        assert_eq!(read_dead_cursor(&cursor(&(place.0, place.1.clone()))), None);
+        assert_eq!(read_cursor(&dead_cursor(&place)), None);
     }
 
     #[test]

@@ -10,19 +10,21 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use trireme_backend::output;
+use trireme_backend::{ListQuery, output};
 use trireme_model::{
-    Cancelled, RunId, RunStatus, Submitted,
-    view::{RunSummary, RunView},
+    Cancelled, Deleted, RunId, RunStatus, Submit, Submitted, attribution::Attributed, view::RunSummary,
 };
+use trireme_telemetry::{About, traces::run_span};
 
 use super::{
-    App, body,
+    App,
+    body::{self, Spec},
     problem::{Code, Place, Problem},
     query::{self, Id},
 };
 use crate::{
     Compiled, Format, Refused,
+    access::{Identity, Standing, Who},
     identity::{self, MAX_KEY},
     metrics::Open,
 };
@@ -59,15 +61,26 @@ pub struct RunList {
 }
 
 /// `POST /v1/runs`
-pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    let outcome = accept(&app, request).await;
+pub async fn submit(State(app): State<Arc<App>>, Who(who): Who, request: Request) -> Response {
+    let (mut standing, admitted) = Standing::admit(&app, &who).await;
+    let outcome = match admitted {
+        Ok(()) => accept(&app, &who, &mut standing, request).await,
+        Err(problem) => Err(problem),
+    };
     app.metrics.submitted(match &outcome {
         Ok((_, replayed)) => ["created", "replayed"][usize::from(*replayed)],
         Err(problem) if problem.code == Code::IdempotencyConflict => "conflict",
+        Err(problem) if problem.code == Code::BacklogFull => "shed",
         Err(problem) if problem.code.status() < 500 => "refused",
         Err(_) => "error",
     });
-    let (state, replayed) = outcome?;
+    let mut response =
+        outcome.map_or_else(Problem::into_response, |(state, replayed)| started(state, replayed));
+    standing.tell(&mut response);
+    response
+}
+
+fn started(state: RunState, replayed: bool) -> Response {
     let location = HeaderValue::from_str(&format!("/v1/runs/{}", state.run_id))
         .unwrap_or_else(|_| unreachable!("a run id needs no escaping"));
     let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -75,36 +88,64 @@ pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<Res
     if replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
-async fn accept(app: &Arc<App>, request: Request) -> Result<(RunState, bool), Problem> {
-    let _permit = app.admit_submit()?;
+async fn accept(
+    app: &Arc<App>,
+    who: &Identity,
+    standing: &mut Standing,
+    request: Request,
+) -> Result<(RunState, bool), Problem> {
     query::none(request.uri())?;
     let key = idempotency_key(request.headers())?;
-    let (text, format) = body::read(request, &app.config).await?;
+    admit_backlog(app, who, key.as_deref()).await?;
+    let trace = app.traces.begin(traceparent(request.headers()));
+    let Spec { text, format, room: _room } = body::read(request, app).await?;
+    let _permit = app.admit_submit()?;
     // a key promises that equal requests share a run; without one there is nothing to compare
     let (run, fingerprint) = match &key {
         None => (identity::fresh_run(), identity::fingerprint_bytes(text.as_bytes())),
-        Some(key) => (identity::run_of_key(key), fingerprint(&text, format)),
+        Some(key) => (identity::run_of_key(&who.tenant, key), fingerprint(&text, format)),
     };
     let submit = compile(app, text, format).await?.submit(run.clone(), fingerprint);
+    // of a repeat the trace that came first stays
+    let submit = Submit { trace, caller: who.caller(), keep: app.config.keep(), ..submit };
+    let about = About {
+        run: Some(run.clone()),
+        span: trace.filter(|trace| trace.sampled).map(|trace| (trace.id, run_span(&run))),
+        ..About::default()
+    };
     let begun = Instant::now();
     // dying after this step and before the answer leaves a run that the client does not know of: with a
     // key its repeat finds it, without one it is the client's choice to risk a second run
-    let submitted = app.backend.submit(submit).await;
+    let submitted = about.scope(app.backend.submit(submit)).await;
     app.metrics.submit_took(begun.elapsed());
     match submitted? {
         Submitted::Created => Ok((RunState { run_id: run, status: RunStatus::Running }, false)),
         Submitted::Exists => {
-            let summary = app.backend.summary(&run).await?.ok_or_else(|| Problem::no_run(&run))?;
+            let summary = app.own_run(who, &run).await?;
             Ok((RunState { run_id: run, status: summary.status }, true))
         }
+        Submitted::Limited => Err(standing.too_many_runs()),
         Submitted::Conflict => Err(Problem::new(
             Code::IdempotencyConflict,
             format!("run {run} was started with this key and another body; use a new key for a new request"),
         )),
     }
+}
+
+/// Refuses a new run while too much waits; nothing has been read of its body or written then. A repeat of an accepted
+/// one gets its answer.
+async fn admit_backlog(app: &Arc<App>, who: &Identity, key: Option<&str>) -> Result<(), Problem> {
+    let passed = app.backend.backlog().and_then(|backlog| app.config.backlog.passed(&backlog));
+    let Some(passed) = passed else { return Ok(()) };
+    if let Some(key) = key
+        && app.backend.summary(&identity::run_of_key(&who.tenant, key)).await?.is_some()
+    {
+        return Ok(());
+    }
+    Err(Problem::new(Code::BacklogFull, format!("{passed}; nothing was started, try again in a moment")))
 }
 
 /// `POST /v1/check`'s half of a submit: everything but the store.
@@ -136,6 +177,16 @@ fn fingerprint(text: &str, format: Format) -> String {
     format.read(text).map_or_else(|| identity::fingerprint_bytes(text.as_bytes()), identity::fingerprint)
 }
 
+/// The caller's trace; nothing where the header can't be one.
+fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all("traceparent").iter();
+    let header = given.next()?;
+    if given.next().is_some() {
+        return None;
+    }
+    header.to_str().ok()
+}
+
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
@@ -151,17 +202,28 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// `GET /v1/runs/{id}`
-pub async fn get(State(app): State<Arc<App>>, Id(run): Id, uri: Uri) -> Result<Json<RunView>, Problem> {
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Who(who): Who,
+    Id(run): Id,
+    uri: Uri,
+) -> Result<Json<Attributed>, Problem> {
     let wait = query::wait(&uri, app.config.max_wait)?;
+    app.own_run(&who, &run).await?;
     if !wait.is_zero() {
-        wait_for_end(&app, &run, wait).await?;
+        tokio::select! {
+            ended = wait_for_end(&app, &run, wait) => ended?,
+            () = app.keyring.clone().revoked(who) => {
+                return Err(Problem::new(Code::Unauthorized, "the API key was revoked"));
+            }
+        }
     }
     let state = app.backend.run(&run).await?.ok_or_else(|| Problem::no_run(&run))?;
     let mut view = state.view();
     if view.status == RunStatus::Succeeded {
         view.output = output(&app.backend, &run, state.output()).await?;
     }
-    Ok(Json(view))
+    Ok(Json(view.into()))
 }
 
 /// Returns when the run has ended, `wait` has passed, or the coordinator shuts down.
@@ -194,8 +256,14 @@ async fn wait_for_end(app: &Arc<App>, run: &RunId, wait: Duration) -> Result<(),
 }
 
 /// `POST /v1/runs/{id}/cancel`
-pub async fn cancel(State(app): State<Arc<App>>, Id(run): Id, uri: Uri) -> Result<Json<RunState>, Problem> {
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    Who(who): Who,
+    Id(run): Id,
+    uri: Uri,
+) -> Result<Json<RunState>, Problem> {
     query::none(&uri)?;
+    app.own_run(&who, &run).await?;
     match app.backend.cancel(&run).await? {
         Cancelled::Cancelled => Ok(Json(RunState { run_id: run, status: RunStatus::Cancelled })),
         Cancelled::Gone => Err(Problem::no_run(&run)),
@@ -211,9 +279,29 @@ pub async fn cancel(State(app): State<Arc<App>>, Id(run): Id, uri: Uri) -> Resul
     }
 }
 
+/// `DELETE /v1/runs/{id}`: forgets an ended run.
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Who(who): Who,
+    Id(run): Id,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    query::none(&uri)?;
+    app.own_run(&who, &run).await?;
+    match app.backend.delete(&run).await? {
+        Deleted::Deleted => Ok(StatusCode::NO_CONTENT),
+        Deleted::Gone => Err(Problem::no_run(&run)),
+        Deleted::Running => Err(Problem::new(
+            Code::RunNotEnded,
+            format!("run {run} is running; cancel it first, nothing was deleted"),
+        )),
+    }
+}
+
 /// `GET /v1/runs`
-pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<RunList>, Problem> {
-    let page = app.backend.list(query::list(&uri)?).await?;
+pub async fn list(State(app): State<Arc<App>>, Who(who): Who, uri: Uri) -> Result<Json<RunList>, Problem> {
+    let query = ListQuery { tenant: who.tenant.clone(), ..query::list(&uri)? };
+    let page = app.backend.list(query).await?;
     let next_cursor = page.next.as_ref().map(query::cursor);
     Ok(Json(RunList { runs: page.runs, next_cursor }))
 }

@@ -8,12 +8,13 @@ use std::sync::{
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use trireme_backend::{
-    Abort, Backend, Deliveries, Delta, Error, Events, Health, ListQuery, Page, Recorded, Swept, Watch,
+    Abort, Access, ApiKey, Backend, Backlog, DeadPage, DeadQuery, Deliveries, Delta, Error, Events, Health,
+    ListQuery, Page, PausedPool, Recorded, Swept, Watch,
 };
 use trireme_backend_embedded::Embedded;
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, Renew, Renewed, Run,
-    RunId, Submit, Submitted, TaskId, view::RunSummary,
+    Admitted, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, KeyId,
+    Rate, Renew, Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
 };
 
 pub struct Faulty {
@@ -85,6 +86,21 @@ impl Backend for Faulty {
     async fn cancel(&self, run: &RunId) -> Result<Cancelled, Error> {
         self.check()?.cancel(run).await
     }
+    async fn delete(&self, run: &RunId) -> Result<Deleted, Error> {
+        self.check()?.delete(run).await
+    }
+    async fn replay(&self, run: &RunId) -> Result<Replayed, Error> {
+        self.check()?.replay(run).await
+    }
+    async fn dead_letters(&self, query: DeadQuery) -> Result<DeadPage, Error> {
+        self.check()?.dead_letters(query).await
+    }
+    async fn pause(&self, pool: &str, paused: bool) -> Result<bool, Error> {
+        self.check()?.pause(pool, paused).await
+    }
+    async fn paused(&self) -> Result<Vec<PausedPool>, Error> {
+        self.check()?.paused().await
+    }
     async fn sweep(&self) -> Result<Swept, Error> {
         self.swept.notify_one();
         self.check()?.sweep().await
@@ -116,11 +132,17 @@ impl Backend for Faulty {
     async fn watch(&self, run: &RunId) -> Result<Watch, Error> {
         self.check()?.watch(run).await
     }
+    fn access(&self) -> &dyn Access {
+        self
+    }
     async fn consume(&self, pools: Vec<(String, usize)>) -> Result<Deliveries, Error> {
         self.inner.consume(pools).await
     }
     fn aborts(&self) -> tokio::sync::broadcast::Receiver<Abort> {
         self.inner.aborts()
+    }
+    fn backlog(&self) -> Option<Backlog> {
+        self.inner.backlog()
     }
     async fn health(&self) -> Health {
         match self.check() {
@@ -130,5 +152,24 @@ impl Backend for Faulty {
     }
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Access for Faulty {
+    async fn put_key(&self, key: ApiKey) -> Result<(), Error> {
+        self.check()?.access().put_key(key).await
+    }
+    async fn key(&self, id: &KeyId) -> Result<Option<ApiKey>, Error> {
+        self.check()?.access().key(id).await
+    }
+    async fn keys(&self) -> Result<Vec<ApiKey>, Error> {
+        self.check()?.access().keys().await
+    }
+    async fn drop_key(&self, id: &KeyId) -> Result<bool, Error> {
+        self.check()?.access().drop_key(id).await
+    }
+    async fn admit(&self, id: &KeyId, rate: Rate) -> Result<Admitted, Error> {
+        self.check()?.access().admit(id, rate).await
     }
 }

@@ -149,5 +149,6 @@ fn task(id: &str, inputs: Vec<TaskId>) -> TaskSpec {
         fallback: None,
     };
     let body = Payload::from_json("{}");
-    TaskSpec { id: TaskId::new(id).unwrap(), exec, inputs, policy: None, children: None, body }
+    let (id, label) = (TaskId::new(id).unwrap(), String::new());
+    TaskSpec { id, label, exec, inputs, policy: None, children: None, body }
 }

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use trireme_coordinator::{SpecIntake, run_of_key};
+use trireme_model::Tenant;
 use trireme_spec::Permissive;
 
 use super::{
@@ -66,7 +67,7 @@ async fn a_hundred_submits_at_once_with_one_key_are_one_run() {
     for response in join_all(answers).await {
         let (status, replayed) = (response.status(), response.headers().contains_key("idempotent-replayed"));
         let state: Value = response.json().await.unwrap();
-        assert_eq!(state["run_id"], run_of_key("order 17").as_str());
+        assert_eq!(state["run_id"], run_of_key(&Tenant::default(), "order 17").as_str());
         match status.as_u16() {
             202 => created += 1,
             status => assert_eq!((status, replayed), (200, true)),
@@ -82,7 +83,7 @@ async fn a_repeat_means_the_same_and_a_conflict_starts_nothing() {
     let _worker = Worker::free(backend.clone());
     let server = Server::start(backend).await;
     let body = r#"{"name": "night", "tasks": {"a": []}, "input": {"x": 1, "y": 2}}"#;
-    let run = format!("/v1/runs/{}", run_of_key("k"));
+    let run = format!("/v1/runs/{}", run_of_key(&Tenant::default(), "k"));
     assert_eq!(post(&server, Some(JSON), "k", body).await.status(), 202);
     assert_eq!(server.json(&format!("{run}?wait=1h")).await["status"], "succeeded");
 
@@ -148,7 +149,7 @@ output: "{{ brief.text }}"
 
     assert_eq!(post(&server, Some("application/yaml"), "k", spec).await.status(), 202);
     assert_eq!(post(&server, Some("application/yaml"), "k", spec).await.status(), 200);
-    let view = server.json(&format!("/v1/runs/{}", run_of_key("k"))).await;
+    let view = server.json(&format!("/v1/runs/{}", run_of_key(&Tenant::default(), "k"))).await;
     assert_eq!((&view["name"], &view["status"]), (&json!("brief"), &json!("running")));
     let of_task = |id: &str| {
         view["tasks"].as_array().unwrap().iter().find(|task| task["id"] == id).unwrap()["status"].clone()

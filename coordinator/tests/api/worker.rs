@@ -58,8 +58,9 @@ async fn complete(backend: &dyn Backend, assignment: Assignment) {
     let delta = |text: &str| Delta { run: run.clone(), task: task.clone(), attempt, text: text.into() };
     backend.append(vec![delta("one\n"), delta("two")]).await.unwrap();
     let result = Payload::of(&serde_json::json!({"task": task.as_str()}));
+    let (outcome, tasks) = (Outcome::Result(result), Vec::new());
     let complete =
-        Complete { run, task, token, outcome: Outcome::Result(result), usage: Usage::default(), next: None };
+        Complete { run, task, token, outcome, tasks, first_token: None, usage: Usage::default(), next: None };
     let completed = backend.complete(complete).await.unwrap();
     assert!(matches!(completed, Completed::Recorded { .. } | Completed::Cancelled), "{completed:?}");
 }

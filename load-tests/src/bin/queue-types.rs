@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use futures::StreamExt;
 use lapin::options::BasicAckOptions;
-use load_tests::cpu::Cpu;
+use load_tests::cpu::{Processes, Used};
 use load_tests::floor::amqp::{Link, Pipeline, age, stamped};
 use load_tests::floor::{Mode, PERSISTENT, QUORUM, TRANSIENT, fan_out, single};
 use std::time::{Duration, Instant};
@@ -114,7 +114,8 @@ async fn through(amqp: &str, mode: Mode, messages: usize, variant: Variant) -> a
     out.declare(&queue, mode).await?;
     let mut pipeline = Pipeline::new(&out, mode, variant.window, variant.confirms).await?;
     let mut consumer = inward.consume(&queue, 500).await?.ready_chunks(128);
-    let before = Cpu::now();
+    let processes = Processes::with_servers();
+    let before = processes.used();
     let start = Instant::now();
     let publish = async {
         for _ in 0..messages {
@@ -139,7 +140,7 @@ async fn through(amqp: &str, mode: Mode, messages: usize, variant: Variant) -> a
     };
     futures::try_join!(publish, work)?;
     let seconds = start.elapsed().as_secs_f64();
-    report(variant.name, mode.name, messages, messages as f64 / seconds, &Cpu::since(&before));
+    report(variant.name, mode.name, messages, messages as f64 / seconds, &processes.since(&before));
     out.delete(&queue).await?;
     Ok(())
 }
@@ -194,7 +195,8 @@ async fn ours(amqp: &str, queue_type: QueueType, messages: usize) -> anyhow::Res
     let pools = ["llm".to_owned()];
     broker.declare(&pools).await?;
     let consumer = broker.consume(&[("llm".to_owned(), 500)]);
-    let before = Cpu::now();
+    let processes = Processes::with_servers();
+    let before = processes.used();
     let start = Instant::now();
     broker.publish(
         "llm",
@@ -210,19 +212,19 @@ async fn ours(amqp: &str, queue_type: QueueType, messages: usize) -> anyhow::Res
     broker.flushed().await;
     consumer.close(Duration::from_secs(10)).await;
     let seconds = start.elapsed().as_secs_f64();
-    report("our handle", queue_type.name(), messages, messages as f64 / seconds, &Cpu::since(&before));
+    report("our handle", queue_type.name(), messages, messages as f64 / seconds, &processes.since(&before));
     broker.delete_queues(&pools).await?;
     shutdown.cancel();
     Ok(())
 }
 
-fn report(what: &str, mode: &str, tasks: usize, per_second: f64, cpu: &Cpu) {
+fn report(what: &str, mode: &str, tasks: usize, per_second: f64, cpu: &Used) {
     let per_1000 = |program| cpu.of(program) * 1e3 / tasks as f64;
     println!(
         "{what:24} {mode:22} {per_second:8.0}/s  cpu s per 1,000: client {:.3}  broker {:.3}  redis {:.3}  all {:.3}",
         per_1000("client"),
-        per_1000("beam.smp"),
-        per_1000("redis-server"),
+        per_1000("rabbitmq"),
+        per_1000("redis"),
         cpu.total() * 1e3 / tasks as f64
     );
 }

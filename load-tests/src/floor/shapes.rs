@@ -2,7 +2,7 @@
 
 use super::Mode;
 use super::amqp::{Link, Pipeline};
-use crate::cpu::Cpu;
+use crate::cpu::{Processes, Used};
 use anyhow::Context;
 use futures::StreamExt;
 use lapin::options::BasicAckOptions;
@@ -25,7 +25,7 @@ pub struct Single {
     /// Tasks per second, publish to ack.
     pub per_second: f64,
     /// CPU seconds for all tasks together.
-    pub cpu: Cpu,
+    pub cpu: Used,
 }
 
 /// Runs of 1 -> 10 -> 1 tasks.
@@ -36,7 +36,7 @@ pub struct FanOut {
     /// All runs at once.
     pub runs_per_second: f64,
     /// CPU seconds of the runs at once.
-    pub cpu: Cpu,
+    pub cpu: Used,
 }
 
 struct Store {
@@ -100,7 +100,7 @@ pub async fn single(amqp: &str, redis: &str, mode: Mode, tasks: usize) -> anyhow
     let mut pipeline = Pipeline::new(&out, mode, WINDOW, true).await?;
     let consumer = inward.consume(&queue, PREFETCH).await?;
 
-    let before = Cpu::now();
+    let (processes, before) = measured();
     let start = Instant::now();
     let publish = async {
         for _ in 0..tasks {
@@ -132,7 +132,7 @@ pub async fn single(amqp: &str, redis: &str, mode: Mode, tasks: usize) -> anyhow
     };
     futures::try_join!(publish, work)?;
     let seconds = start.elapsed().as_secs_f64();
-    let cpu = Cpu::since(&before);
+    let cpu = processes.since(&before);
     out.delete(&queue).await?;
     store.clean().await?;
     Ok(Single { per_second: tasks as f64 / seconds, cpu })
@@ -174,7 +174,7 @@ pub async fn fan_out(
             alone_ms.push(start.elapsed().as_secs_f64() * 1e3);
         }
         alone_ms.sort_by(f64::total_cmp);
-        let before = Cpu::now();
+        let (processes, before) = measured();
         let start = Instant::now();
         let mut ends = Vec::new();
         for number in alone..alone + at_once {
@@ -184,7 +184,7 @@ pub async fn fan_out(
             end.await?;
         }
         let seconds = start.elapsed().as_secs_f64();
-        let cpu = Cpu::since(&before);
+        let cpu = processes.since(&before);
         anyhow::Ok(FanOut { alone_ms, runs_per_second: at_once as f64 / seconds, cpu })
     };
     let result = tokio::select! {
@@ -269,4 +269,11 @@ async fn worker(
             link.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
         }
     }
+}
+
+/// This process and the servers, and what they have used by now.
+fn measured() -> (Processes, Used) {
+    let processes = Processes::with_servers();
+    let before = processes.used();
+    (processes, before)
 }

@@ -11,8 +11,8 @@ use std::{
 
 use trireme_backend_cluster::store::{Config, Emitted, Store};
 use trireme_model::{
-    Budget, Claim, Claimed, Complete, Completed, Exec, Graph, Hint, JoinPolicy, Kind, Need, Next, OnMiss,
-    Outcome, Payload, Priority, RunId, Submit, TaskId, TaskSpec, Token, Usage,
+    Budget, Caller, Claim, Claimed, Complete, Completed, Exec, Graph, Hint, JoinPolicy, Kind, Need, Next,
+    OnMiss, Outcome, Payload, Priority, RunId, Submit, TaskId, TaskSpec, Token, Usage,
 };
 
 const CALLERS: usize = 64;
@@ -37,6 +37,7 @@ fn spec(name: &str, kind: Kind, inputs: &[&str]) -> TaskSpec {
     let body = Payload::from_json(format!("{{\"pad\":\"{}\"}}", "x".repeat(200)));
     TaskSpec {
         id: id(name),
+        label: String::new(),
         exec,
         inputs: inputs.iter().map(|name| id(name)).collect(),
         policy,
@@ -88,12 +89,15 @@ impl Bench {
             self.runs += 1;
             submits.push(Submit {
                 run: RunId::new(format!("run-{}", self.runs)).unwrap(),
+                caller: Caller::default(),
                 name: String::new(),
                 fingerprint: "f".repeat(64),
                 graph: graph.clone(),
                 input: Payload::from_json("{}"),
                 deadline: Some(600_000),
                 budget: Budget::default(),
+                keep: Default::default(),
+                trace: None,
             });
         }
         self.each(submits, |store, submit| async move {
@@ -176,7 +180,8 @@ async fn complete(
 ) -> Option<(TaskId, Token)> {
     let usage = Usage { calls: 1, ..Usage::default() };
     let outcome = Outcome::Result(result());
-    let complete = Complete { run: run.clone(), task: task.clone(), token, outcome, usage, next };
+    let (run, task, tasks) = (run.clone(), task.clone(), Vec::new());
+    let complete = Complete { run, task, token, outcome, tasks, first_token: None, usage, next };
     match store.complete(complete).await.unwrap() {
         Completed::Recorded { next: Some(next) } => Some((next.task, next.token)),
         _ => None,

@@ -19,15 +19,21 @@ mod backlog;
 mod consumer;
 mod counters;
 mod hint;
+mod inspector;
 mod link;
 mod publisher;
-mod topology;
+pub(crate) mod topology;
+mod traceparent;
 
 pub use consumer::{Ack, Consumer, Delivery};
 pub use counters::Snapshot;
 pub use hint::{Hint, HintError, MAX_HINT_BYTES};
 pub use link::{Error, State};
 pub use topology::{Priority, QueueType};
+
+pub(crate) use inspector::Inspector;
+pub(crate) use link::Link;
+pub(crate) use topology::queue_text;
 
 use backlog::{Backlog, Outgoing};
 use counters::Counters;
@@ -59,6 +65,10 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Most time between two attempts to connect; the actual pause is random below it. Default 5 s.
     pub max_pause: Duration,
+    /// Certificates for `amqps://`.
+    pub tls: crate::Tls,
+    /// Where the seconds from sending to confirm are measured. Default: nowhere.
+    pub confirm_seconds: Option<prometheus::Histogram>,
 }
 
 impl Config {
@@ -75,6 +85,8 @@ impl Config {
             window: 2_000,
             heartbeat: Duration::from_secs(10),
             max_pause: Duration::from_secs(5),
+            tls: crate::Tls::default(),
+            confirm_seconds: None,
         }
     }
 }
@@ -116,7 +128,7 @@ impl Broker {
         let outgoing: Vec<_> = hints
             .into_iter()
             .filter_map(|hint| match hint.encode() {
-                Ok(body) => Some(Outgoing { queue: queue.clone(), body }),
+                Ok(body) => Some(Outgoing { queue: queue.clone(), body, trace: hint.trace }),
                 Err(_) => {
                     unsendable += 1;
                     None

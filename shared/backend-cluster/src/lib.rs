@@ -15,8 +15,14 @@
 
 mod batch;
 pub mod broker;
+pub mod checkup;
 mod cluster;
 mod keys;
+mod metrics;
+mod spans;
 pub mod store;
+mod tls;
 
-pub use cluster::{Cluster, Config, QueueType};
+pub use broker::QueueType;
+pub use cluster::{Cluster, Config};
+pub use tls::Tls;

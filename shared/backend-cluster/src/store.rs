@@ -5,39 +5,56 @@
 //! attempts that need not go on - is handed to the [`Sink`] right after it. If the process dies in between, the
 //! tasks are in the due index, and a sweep publishes them.
 
+mod access;
 mod blob;
 mod constants;
+mod endings;
 mod error;
 mod layout;
 mod link;
 mod listing;
 mod packer;
+mod pause;
 mod read;
+mod replay;
+mod sampler;
 mod script;
 mod transition;
 mod transitions;
+mod versions;
 mod watcher;
 
+pub(crate) use link::field;
+pub(crate) use sampler::Sampler;
+pub(crate) use script::{NAMES as SCRIPTS, PEEK as PROBE};
 pub use transition::{Clock, Emitted, Sink};
+pub use versions::{Member, Spoken, Upgraded};
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
-use trireme_backend::{Abort, Delta, Error, Events, Recorded, Swept, Watch};
+use trireme_backend::{Abort, Delta, Error, Events, Recorded, Swept, Watch, check_complete, check_extend};
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, Outcome, Renew, Renewed,
-    Run, RunId, Submit, Submitted, TaskId,
-    limits::{MAX_RESULT_BYTES, REPUBLISH_MS},
-    view::RunSummary,
+    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Ms, Outcome,
+    Renew, Renewed, Run, RunId, Submit, Submitted, TaskId, limits::REPUBLISH_MS, view::RunSummary,
 };
 
 use crate::{
     batch::{Batcher, Limits},
-    keys::{Keys, split_member},
+    keys::{AccessKeys, Keys, split_member},
+    metrics::Metrics,
+    tls::Tls,
 };
-use link::{Link, field};
+use link::Link;
 use packer::Packer;
+use sampler::Looked;
 use transition::{On, Shard};
 use transitions::{
     Accept, Look, OnCancel, OnClaim, OnComplete, OnExtend, OnFail, OnRenew, OnSubmit, OnSweep,
@@ -50,6 +67,9 @@ const SWEEP: usize = 200;
 const MANY: usize = 256;
 /// Bytes of deltas that go out in one call.
 const MANY_BYTES: usize = 512 * 1024;
+
+/// How long the word that this process ends may take.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// How to reach Redis and what to keep there.
 #[derive(Clone)]
@@ -64,6 +84,13 @@ pub struct Config {
     pub connections: usize,
     /// Deadline of connecting and of every call. Default 5 s.
     pub timeout: Duration,
+    /// Certificates for `rediss://`.
+    pub tls: Tls,
+    /// How this process announces itself in the store, if it does. Default: not.
+    pub member: Option<Member>,
+    /// Where calls are measured. Default: nowhere.
+    #[doc(hidden)]
+    pub metrics: Option<Metrics>,
     /// The time in place of the server's. For tests only: production leaves it `None`.
     #[doc(hidden)]
     pub clock: Option<Clock>,
@@ -75,8 +102,12 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     shards: Vec<Drivers>,
+    access: AccessKeys,
     link: Arc<Link>,
     watches: Arc<Watches>,
+    looked: Looked,
+    /// Says that this process is alive, and at the end that it is not.
+    announcing: Mutex<Option<JoinHandle<()>>>,
     stop: CancellationToken,
 }
 
@@ -100,6 +131,9 @@ impl Config {
             shards: 1,
             connections: 8,
             timeout: Duration::from_secs(5),
+            tls: Tls::default(),
+            member: None,
+            metrics: None,
             clock: None,
         }
     }
@@ -144,7 +178,8 @@ impl Store {
         }
         let keys: Vec<Keys> = (0..config.shards).map(|shard| Keys::new(&config.prefix, shard)).collect();
         let pool = config.connections.max(2);
-        let link = Arc::new(Link::new(&config.url, keys.clone(), (pool / 2).min(4), pool, config.timeout)?);
+        let link = Link::new(&config, keys.clone(), (pool / 2).min(4), pool)?;
+        let link = Arc::new(link);
         check_server(&link).await?;
         let watches = Arc::new(Watches::new());
         let stop = CancellationToken::new();
@@ -157,12 +192,24 @@ impl Store {
             return Err(error::unavailable("it takes no subscription"));
         }
         drop(first);
+        let announcing = config
+            .member
+            .map(|member| tokio::spawn(versions::announce(link.clone(), keys.clone(), member, stop.clone())));
         let drivers = keys.into_iter().map(|keys| {
             let (link, sink, clock) = (link.clone(), sink.clone(), config.clock.clone());
             Drivers::new(Arc::new(Shard { keys, link, sink, clock }))
         });
         let shards = drivers.collect();
-        Ok(Self(Arc::new(Inner { shards, link, watches, stop })))
+        let access = AccessKeys::new(&config.prefix);
+        Ok(Self(Arc::new(Inner {
+            shards,
+            access,
+            link,
+            watches,
+            looked: Looked::default(),
+            announcing: Mutex::new(announcing),
+            stop,
+        })))
     }
 
     fn of(&self, run: &RunId) -> &Drivers {
@@ -177,8 +224,30 @@ impl Store {
     /// See [`trireme_model::Run::submit`].
     pub async fn submit(&self, submit: Submit) -> Result<Submitted, Error> {
         // who watched before there was a run is told as well
-        let accept = Accept::new(&submit, self.0.watches.watches(&submit.run))?;
+        let watched = self.0.watches.watches(&submit.run);
+        let accept = Accept::new(&submit, watched, self.flying_elsewhere(&submit).await?)?;
         self.of(&submit.run).submit.submit(accept).await
+    }
+
+    /// How many runs of a limited key are under way in other shards than the run's own, which counts for itself in
+    /// the step that accepts the run. Exact with one shard; with more, runs that are accepted by several shards at
+    /// this very moment do not see each other.
+    async fn flying_elsewhere(&self, submit: &Submit) -> Result<u64, Error> {
+        let (Some(key), Some(_)) = (&submit.caller.key, submit.caller.in_flight) else { return Ok(0) };
+        let own = usize::from(submit.run.shard(self.0.shards.len() as u16));
+        let others = self.shards().enumerate().filter(|(at, _)| *at != own);
+        let mut count = redis::pipe();
+        for (_, shard) in others {
+            count.cmd("ZLEXCOUNT").arg(&shard.keys.flying).arg(format!("[{key}:")).arg(format!("({key};"));
+        }
+        if count.is_empty() {
+            return Ok(0);
+        }
+        let counted = self.0.link.pipeline(&count).await?.into_iter().map(|reply| match reply {
+            redis::Value::Int(runs) => Ok(u64::try_from(runs).unwrap_or(0)),
+            other => Err(read::strange("the number of runs under way", &other)),
+        });
+        counted.sum()
     }
 
     /// See [`trireme_model::Run::claim`].
@@ -216,18 +285,16 @@ impl Store {
 
     /// See [`trireme_model::Run::extend`].
     pub async fn extend(&self, extend: Extend) -> Result<Extended, Error> {
-        let got = extend.args.iter().map(trireme_model::Payload::len).sum();
-        if got > MAX_RESULT_BYTES {
-            return Err(Error::TooLarge { what: "arguments of one extend", got, limit: MAX_RESULT_BYTES });
-        }
+        check_extend(&extend)?;
         self.of(&extend.run).extend.submit(extend).await
     }
 
     /// See [`trireme_model::Run::complete`].
     pub async fn complete(&self, mut complete: Complete) -> Result<Completed, Error> {
+        check_complete(&complete)?;
         let drivers = self.of(&complete.run);
-        if let Outcome::Result(result) = complete.outcome {
-            complete.outcome = Outcome::Result(drivers.shard.keep(&complete.run, result).await?);
+        if let Outcome::Result(value) | Outcome::Answer { value, .. } = &mut complete.outcome {
+            *value = drivers.shard.keep(&complete.run, std::mem::take(value)).await?;
         }
         drivers.complete.submit(complete).await
     }
@@ -242,6 +309,22 @@ impl Store {
         self.of(run).cancel.submit(run.clone()).await
     }
 
+    /// Forgets an ended run, with all that belongs to it. If we die between the two steps, the sweep does the second.
+    pub async fn delete(&self, run: &RunId) -> Result<Deleted, Error> {
+        let shard = &self.of(run).shard;
+        let (time, key) = (shard.time(), shard.keys.run(run.as_str()));
+        let args = [time.as_bytes(), run.as_str().as_bytes()];
+        match shard.link.eval(&script::EXPIRE, &[&shard.keys.due, &key], &args).await? {
+            redis::Value::Int(1) => {}
+            redis::Value::Int(2) => return Ok(Deleted::Running),
+            redis::Value::Int(3) => return Ok(Deleted::Gone),
+            other => return Err(read::strange("the answer of expire", &other)),
+        }
+        let (answers, _) = shard.steps::<OnSweep>(vec![Look { run: run.clone(), task: None }]).await;
+        answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(Deleted::Deleted)
+    }
+
     /// Looks at what is due, at most 200 entries of each shard.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let mut swept = Swept::default();
@@ -249,13 +332,23 @@ impl Store {
             let shard = &drivers.shard;
             let (time, limit) = (shard.time(), SWEEP.to_string());
             let due = [time.as_bytes(), limit.as_bytes()];
-            let members_due = shard.link.eval(&script::PEEK, &[&shard.keys.due], &due).await?;
+            let peeked = shard.link.eval(&script::PEEK, &[&shard.keys.due], &due).await?;
+            let mut peeked = read::list("the due index", peeked)?.into_iter();
+            let (members_due, next) = (peeked.next(), peeked.next());
+            if let Some(redis::Value::Int(next)) = next
+                && let Ok(next) = Ms::try_from(next)
+            {
+                swept.next = [swept.next, Some(next)].into_iter().flatten().min();
+            }
             let (mut items, mut members, before) = (Vec::new(), Vec::new(), swept.looked);
-            for member in read::list("the due index", members_due)? {
+            for member in read::list("the due index", members_due.unwrap_or(redis::Value::Nil))? {
                 let member = read::text(&read::bulk("an entry of the due index", member)?);
                 swept.looked += 1;
                 match split_member(&member) {
                     Some((run, task)) => {
+                        if let Some(task) = &task {
+                            self.0.looked.note(&run, task);
+                        }
                         items.push(Look { run, task });
                         members.push(member);
                     }
@@ -263,6 +356,10 @@ impl Store {
                 }
             }
             swept.more |= swept.looked - before >= SWEEP;
+            // before the look at what is due, which a woken task is not any more
+            let (woken, more) = shard.wake().await?;
+            swept.hints += woken;
+            swept.more |= more;
             if items.is_empty() {
                 continue;
             }
@@ -349,6 +446,11 @@ impl Store {
     /// Closes the connections.
     pub async fn close(&self) {
         self.0.stop.cancel();
+        let announcing = self.0.announcing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(announcing) = announcing {
+            // where it can't take leave, it counts as alive for some seconds more
+            let _ = tokio::time::timeout(LEAVE, announcing).await;
+        }
         self.0.link.close().await;
     }
 }

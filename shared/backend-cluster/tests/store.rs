@@ -11,8 +11,9 @@ use redis::{AsyncCommands, aio::MultiplexedConnection};
 use trireme_backend::{Delta, Error, ListQuery, Recorded};
 use trireme_backend_cluster::store::{Config, Emitted, Store};
 use trireme_model::{
-    Budget, Claim, Claimed, Complete, Completed, Exec, Graph, Hint, Kind, Outcome, Payload, Priority, Renew,
-    Renewed, RunId, RunStatus, Submit, Submitted, TaskId, TaskSpec, Token, Usage, What,
+    Added, Budget, Caller, Claim, Claimed, Complete, Completed, Exec, Extend, Extended, Fail, FailureClass,
+    Graph, Hint, JoinPolicy, Kind, More, Need, OnMiss, Outcome, Payload, Priority, Renew, Renewed, RunId,
+    RunStatus, Submit, Submitted, TaskId, TaskSpec, Token, Usage, What,
     limits::{INLINE_BYTES, MAX_RESULT_BYTES},
 };
 use trireme_test_servers::{PrivateRedis, redis as shared_redis, unique};
@@ -40,18 +41,22 @@ fn task(name: &str, inputs: &[&str]) -> TaskSpec {
         fallback: None,
     };
     let inputs = inputs.iter().map(|name| id(name)).collect();
-    TaskSpec { id: id(name), exec, inputs, policy: None, children: None, body: Payload::from_json("{}") }
+    let (label, body) = (String::new(), Payload::from_json("{}"));
+    TaskSpec { id: id(name), label, exec, inputs, policy: None, children: None, body }
 }
 
 fn submit(name: &str) -> Submit {
     Submit {
         run: run(name),
+        caller: Caller::default(),
         name: "test".into(),
         fingerprint: "f".into(),
         graph: Graph::new(vec![task("a", &[]), task("b", &["a"])]).unwrap(),
         input: Payload::from_json("{}"),
         deadline: None,
         budget: Budget::default(),
+        keep: Default::default(),
+        trace: None,
     }
 }
 
@@ -95,7 +100,16 @@ impl Stage {
     ) -> Result<Completed, Error> {
         let (outcome, usage) = (Outcome::Result(result), Usage::default());
         self.store
-            .complete(Complete { run: run(name), task: id(task), token, outcome, usage, next: None })
+            .complete(Complete {
+                run: run(name),
+                task: id(task),
+                token,
+                outcome,
+                tasks: Vec::new(),
+                first_token: None,
+                usage,
+                next: None,
+            })
             .await
     }
 
@@ -394,5 +408,57 @@ async fn many_callers_at_once_get_each_their_own_answer() {
     assert_eq!(owners.len(), 300);
     let renewals = owners.iter().map(|(name, token)| renewal(name, "a", token)).collect::<Vec<_>>();
     assert!(stage.store.renew(renewals).await.unwrap().iter().all(|answer| *answer == Renewed::Held));
+    stage.clean().await;
+}
+
+/// The script reads a run once per batch: what an item adds must be there for those behind it.
+#[tokio::test]
+async fn what_an_item_of_a_batch_adds_the_next_ones_see() {
+    let stage = Stage::new(&tokio::task::spawn_blocking(shared_redis).await.unwrap()).await;
+    let agent = TaskSpec { exec: Exec { kind: Kind::Agent, ..task("a", &[]).exec }, ..task("a", &[]) };
+    stage.store.submit(Submit { graph: Graph::new(vec![agent]).unwrap(), ..submit("r") }).await.unwrap();
+    let call = |name: &str, inputs: &[&str]| Added { spec: task(name, inputs), vital: false, resource: None };
+    let extend = |task: &str, token: &Token, tasks: Vec<Added>| {
+        let (run, task, token) = (run("r"), id(task), token.clone());
+        stage.store.extend(Extend { run, task, token, more: More::Tasks(tasks) })
+    };
+    let token = stage.take("r", "a").await;
+    extend("a", &token, vec![call("a/bad", &[])]).await.unwrap();
+    let bad = stage.take("r", "a/bad").await;
+    let error = Payload::from_json(r#"{"class":"x","message":"y"}"#);
+    let fail = Fail {
+        run: run("r"),
+        task: id("a/bad"),
+        token: bad,
+        class: FailureClass::Permanent,
+        error,
+        retry_after: None,
+        jitter: 0,
+        usage: Usage::default(),
+    };
+    stage.store.fail(fail).await.unwrap();
+    let policy = JoinPolicy { need: Need::All, within: None, on_miss: OnMiss::Fail };
+    let unmet = TaskSpec {
+        exec: Exec { kind: Kind::Join, ..task("a", &[]).exec },
+        policy: Some(policy),
+        ..task("a/unmet", &["a/bad"])
+    };
+    let behind = Added { vital: true, ..call("a/behind", &["a/unmet"]) };
+    let answers = futures::future::join_all([
+        // these two go out alone, and what gathers meanwhile in one call
+        extend("nobody", &token, vec![call("a/x", &[])]),
+        extend("nobody", &token, vec![call("a/x", &[])]),
+        extend("a/x", &token, vec![call("a/y", &[])]),
+        extend("a", &token, vec![call("a/x", &[]), Added { spec: unmet, vital: false, resource: None }]),
+        extend("a", &token, vec![call("a/y", &["a/x"]), behind]),
+    ]);
+    let answers: Vec<Extended> = answers.await.into_iter().map(Result::unwrap).collect();
+    use Extended::{Added as New, Gone};
+    assert_eq!(answers, [Gone, Gone, Gone, New(2), New(2)]);
+    let state = stage.store.run(&run("r")).await.unwrap().unwrap();
+    assert_eq!(state.added, ["a/bad", "a/x", "a/unmet", "a/y", "a/behind"].map(id));
+    assert_eq!(state.tasks["a/x"].successors, [id("a/y")]);
+    let error = format!("{:?}", state.tasks["a"].error);
+    assert!(error.contains("join_unmet"), "of the join, and not of a task that left no error: {error}");
     stage.clean().await;
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use trireme_backend::Backend;
 use trireme_backend_embedded::Embedded;
 use trireme_model::{
-    Budget, Claim, Claimed, Complete, Exec, Graph, Kind, Next, Outcome, Payload, Priority, RunId, Submit,
-    TaskId, TaskSpec, Usage,
+    Budget, Caller, Claim, Claimed, Complete, Exec, Graph, Kind, Next, Outcome, Payload, Priority, RunId,
+    Submit, TaskId, TaskSpec, Usage,
 };
 
 fn exec(pool: &str) -> Exec {
@@ -28,7 +28,8 @@ fn exec(pool: &str) -> Exec {
 fn graph(width: usize) -> Result<Graph> {
     let task = |id: &str, inputs: Vec<TaskId>| -> Result<TaskSpec> {
         let body = Payload::of(&"x".repeat(256));
-        Ok(TaskSpec { id: TaskId::new(id)?, exec: exec("tool"), inputs, policy: None, children: None, body })
+        let (id, label, exec) = (TaskId::new(id)?, String::new(), exec("tool"));
+        Ok(TaskSpec { id, label, exec, inputs, policy: None, children: None, body })
     };
     if width == 0 {
         return Ok(Graph::new(vec![task("only", Vec::new())?])?);
@@ -48,12 +49,15 @@ async fn submit(store: &Embedded, prefix: &str, runs: usize, width: usize) -> Re
     for at in 0..runs {
         let submit = Submit {
             run: RunId::new(format!("{prefix}-{at}"))?,
+            caller: Caller::default(),
             name: "bench".into(),
             fingerprint: "f".into(),
             graph: graph.clone(),
             input: Payload::of(&()),
             deadline: None,
             budget: Budget::default(),
+            keep: Default::default(),
+            trace: None,
         };
         store.submit(submit).await?;
     }
@@ -84,6 +88,8 @@ async fn work(store: Embedded, worker: usize, done: Arc<tokio::sync::Semaphore>,
                 task: assignment.task,
                 token: assignment.token,
                 outcome: Outcome::Result(result.clone()),
+                tasks: Vec::new(),
+                first_token: None,
                 usage: Usage::default(),
                 next,
             };

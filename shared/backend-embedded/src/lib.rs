@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod clock;
 mod queues;
 mod shard;
@@ -12,10 +13,14 @@ mod store;
 
 pub use clock::{Clock, Hand};
 
-use std::sync::{Arc, Mutex, atomic::AtomicU64};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, atomic::AtomicU64},
+};
 
 use tokio::sync::broadcast;
 use trireme_backend::Abort;
+use trireme_model::{KeyId, Ms, RunId, Tenant};
 
 use queues::Queues;
 use shard::Shard;
@@ -48,13 +53,20 @@ struct Inner {
     config: Config,
     epoch: String,
     shards: Vec<Mutex<Shard>>,
-    /// Every run by age. Locked after a shard, never before.
-    by_age: Mutex<std::collections::BTreeSet<(trireme_model::Ms, trireme_model::RunId)>>,
+    /// Every run by tenant and age. Locked after a shard, never before.
+    by_age: Mutex<BTreeSet<(Tenant, Ms, RunId)>>,
+    /// How many runs of each API key are under way. Locked after a shard, never before.
+    flying: Mutex<HashMap<KeyId, u32>>,
+    access: access::Keys,
     bytes: AtomicU64,
     /// The shard at which the next sweep starts: none starves.
     turn: AtomicU64,
     queues: Queues,
+    /// Pools of which nothing starts. Locked before a shard, never after.
+    paused: std::sync::RwLock<std::collections::BTreeSet<String>>,
     aborts: broadcast::Sender<Abort>,
+    /// Runs that have ended and were not told of; the oldest make room.
+    ended: Mutex<VecDeque<trireme_model::RunId>>,
 }
 
 impl Default for Config {
@@ -77,10 +89,14 @@ impl Embedded {
             epoch: uuid::Uuid::now_v7().simple().to_string(),
             shards,
             by_age: Mutex::default(),
+            flying: Mutex::default(),
+            access: access::Keys::new(config.clock.clone()),
             bytes: AtomicU64::new(0),
             turn: AtomicU64::new(0),
             queues: Queues::new(config.max_hints),
+            paused: Default::default(),
             aborts: broadcast::channel(ABORTS).0,
+            ended: Mutex::default(),
             config,
         }))
     }

@@ -5,7 +5,7 @@
 //! published again by the sweep, because its task is in the due index.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -105,6 +105,13 @@ impl Queues {
         Deliveries::new(receiver, stop)
     }
 
+    /// Hints that wait for a consumer, by pool.
+    pub(crate) fn waiting(&self) -> BTreeMap<String, u64> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |pool: &Pool| pool.lock().waiting.iter().map(VecDeque::len).sum::<usize>() as u64;
+        pools.iter().map(|(name, pool)| (name.clone(), waiting(pool))).collect()
+    }
+
     fn pool(&self, name: &str) -> Arc<Pool> {
         let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(name) {
@@ -191,7 +198,16 @@ impl Pool {
         let (published, redelivered) = (*published, *redelivered);
         let Hint { run, task, pool, priority } = hint.clone();
         let unacked = Unacked { pool: self.clone(), consumer, queued: Some(queued) };
-        Delivery { run, task, pool, priority, published, redelivered, ack: Ack::new(|| unacked.done()) }
+        Delivery {
+            run,
+            task,
+            pool,
+            priority,
+            published,
+            redelivered,
+            via: None,
+            ack: Ack::new(|| unacked.done()),
+        }
     }
 }
 

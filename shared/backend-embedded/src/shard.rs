@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::sync::watch;
 use trireme_model::{
-    Effects, Event, Kind, Ms, Payload, Run, RunId, Submit, Submitted, Task, TaskId, TaskStatus,
-    limits::MAX_DELTAS,
+    Effects, Event, KeyId, Kind, Ms, Payload, Run, RunId, Submit, Submitted, Task, TaskId, TaskStatus,
+    Tenant, limits::MAX_DELTAS, view::DeadLetter,
 };
 
 use trireme_backend::Recorded;
@@ -21,6 +21,10 @@ pub(crate) struct Shard {
     due: BTreeSet<(Ms, RunId, Option<TaskId>)>,
     /// Log lengths of watched runs. A run may be watched before it is submitted.
     watches: HashMap<RunId, watch::Sender<u64>>,
+    /// Tasks in quarantine of runs that were not replayed, by the time they were put there.
+    dead: BTreeSet<(Ms, RunId, TaskId)>,
+    /// Ready tasks that wait for their pool to be resumed.
+    held: BTreeSet<(String, RunId, TaskId)>,
 }
 
 /// A run and what belongs to it.
@@ -40,12 +44,15 @@ impl Shard {
         self.runs.get(run)
     }
 
-    /// Accepts a run unless its id is taken.
-    pub(crate) fn submit(&mut self, submit: Submit, now: Ms, effects: &mut Effects) -> (Submitted, u64) {
-        if let Some(entry) = self.runs.get(&submit.run) {
-            let same = entry.run.fingerprint == submit.fingerprint;
-            return (if same { Submitted::Exists } else { Submitted::Conflict }, 0);
-        }
+    /// What a submit of this id and fingerprint finds; `None` for a new run.
+    pub(crate) fn known(&self, submit: &Submit) -> Option<Submitted> {
+        let entry = self.runs.get(&submit.run)?;
+        let same = entry.run.fingerprint == submit.fingerprint;
+        Some(if same { Submitted::Exists } else { Submitted::Conflict })
+    }
+
+    /// Accepts a run whose id is not taken; says how many bytes it holds.
+    pub(crate) fn submit(&mut self, submit: Submit, now: Ms, effects: &mut Effects) -> u64 {
         let id = submit.run.clone();
         let bodies: usize = submit.graph.tasks().iter().map(|task| task.body.len()).sum();
         let bytes = (submit.input.len() + bodies) as u64;
@@ -53,19 +60,75 @@ impl Shard {
         let entry = Entry { run, log: Vec::new(), indexed: HashMap::new(), deltas: 0, bytes };
         self.runs.insert(id.clone(), entry);
         self.follow(&id, effects);
-        (Submitted::Created, bytes)
+        bytes
     }
 
-    /// Runs `operation` on a run and writes what follows from it; `None` if there is no such run.
+    /// Takes in the replay of a failed run unless it is there.
+    pub(crate) fn replay(&mut self, run: Run, effects: &mut Effects) -> Option<u64> {
+        let id = run.id.clone();
+        if self.runs.contains_key(&id) {
+            return None;
+        }
+        let of = |task: &Task| {
+            let body = task.spec.as_ref().map_or(0, |spec| spec.body.len());
+            let args = task.group.as_ref().map_or(0, |group| total(&group.args));
+            (body + task.result.as_ref().map_or(0, Payload::len)) as u64 + args
+        };
+        let bytes = run.input.len() as u64 + run.tasks.values().map(of).sum::<u64>();
+        let entry = Entry { run, log: Vec::new(), indexed: HashMap::new(), deltas: 0, bytes };
+        self.runs.insert(id.clone(), entry);
+        self.follow(&id, effects);
+        Some(bytes)
+    }
+
+    /// Marks a failed run as replayed.
+    pub(crate) fn replayed(&mut self, run: &RunId) {
+        if let Some(entry) = self.runs.get_mut(run) {
+            entry.run.replayed = true;
+            self.dead.retain(|(_, other, _)| other != run);
+        }
+    }
+
+    /// Takes out at most `most` held tasks of pools that are not paused.
+    pub(crate) fn take_woken(&mut self, paused: &BTreeSet<String>, most: usize) -> Vec<(RunId, TaskId)> {
+        if self.held.is_empty() {
+            return Vec::new();
+        }
+        let woken: Vec<_> =
+            self.held.iter().filter(|(pool, ..)| !paused.contains(pool)).take(most).cloned().collect();
+        for held in &woken {
+            self.held.remove(held);
+        }
+        woken.into_iter().map(|(_, run, task)| (run, task)).collect()
+    }
+
+    /// How many tasks wait for `pool` to be resumed.
+    pub(crate) fn held(&self, pool: &str) -> u64 {
+        self.held.iter().filter(|(held, ..)| held == pool).count() as u64
+    }
+
+    /// Tasks in quarantine, newest first.
+    pub(crate) fn dead(&self) -> impl Iterator<Item = DeadLetter> {
+        self.dead.iter().rev().filter_map(|(_, run, task)| {
+            let run = &self.runs.get(run)?.run;
+            Some(run.dead_letter(task, run.tasks.get(task)?))
+        })
+    }
+
+    /// Runs `operation` on a run and writes what follows from it; `None` if there is no such run. Also says whose
+    /// run under way it no longer is, where it has ended by it.
     pub(crate) fn step<T>(
         &mut self,
         run: &RunId,
         effects: &mut Effects,
         operation: impl FnOnce(&mut Run, &mut Effects) -> T,
-    ) -> Option<T> {
-        let answer = operation(&mut self.runs.get_mut(run)?.run, effects);
+    ) -> Option<(T, Option<KeyId>)> {
+        let state = &mut self.runs.get_mut(run)?.run;
+        let before = state.status.terminal();
+        let answer = operation(state, effects);
+        let landed = state.key.clone().filter(|_| !before && state.status.terminal());
         self.follow(run, effects);
-        Some(answer)
+        Some((answer, landed))
     }
 
     /// Counts payload bytes that an operation added.
@@ -95,6 +158,11 @@ impl Shard {
         (*due <= now).then(|| (run.clone(), task.clone()))
     }
 
+    /// When the first entry of the due index comes.
+    pub(crate) fn first_due(&self) -> Option<Ms> {
+        self.due.first().map(|(due, ..)| *due)
+    }
+
     /// Takes an entry out of the due index that turned out to ask for nothing.
     pub(crate) fn forget_due(&mut self, run: &RunId, task: &Option<TaskId>) {
         if let Some(at) = self.runs.get_mut(run).and_then(|entry| entry.indexed.remove(task)) {
@@ -102,14 +170,17 @@ impl Shard {
         }
     }
 
-    /// Forgets a run; returns when it was created and how many bytes it held.
-    pub(crate) fn purge(&mut self, run: &RunId) -> Option<(Ms, u64)> {
+    /// Forgets a run; returns its place in the list and how many bytes it held.
+    pub(crate) fn purge(&mut self, run: &RunId) -> Option<((Tenant, Ms, RunId), u64)> {
         let entry = self.runs.remove(run)?;
         for (task, due) in entry.indexed {
             self.due.remove(&(due, run.clone(), task));
         }
         self.watches.remove(run);
-        Some((entry.run.created, entry.bytes))
+        if !self.dead.is_empty() {
+            self.dead.retain(|(_, other, _)| other != run);
+        }
+        Some(((entry.run.tenant, entry.run.created, entry.run.id), entry.bytes))
     }
 
     pub(crate) fn watch(&mut self, run: &RunId) -> watch::Receiver<u64> {
@@ -147,6 +218,15 @@ impl Shard {
                 self.due.insert(place);
             }
         }
+        for task in effects.held.drain(..) {
+            if let Some(exec) = entry.run.exec(&task) {
+                self.held.insert((exec.pool.clone(), id.clone(), task));
+            }
+        }
+        for task in effects.quarantined.drain(..) {
+            let at = entry.run.tasks.get(&task).map_or(0, |task| task.ended_at);
+            self.dead.insert((at, id.clone(), task));
+        }
         if !effects.log.is_empty() {
             entry.log.append(&mut effects.log);
             let length = entry.log.len() as u64;
@@ -170,7 +250,10 @@ impl Shard {
 impl Entry {
     /// What `id` has recorded.
     pub(crate) fn recorded(&self, id: &TaskId) -> Option<Recorded> {
-        let task = self.run.tasks.get(id).filter(|task| task.status == TaskStatus::Succeeded)?;
+        let task = self.run.tasks.get(id).filter(|task| task.status.terminal())?;
+        if task.status != TaskStatus::Succeeded {
+            return Some(Recorded::Failed(task.error.clone()));
+        }
         match (&task.frozen, &task.spec) {
             (Some(frozen), Some(spec)) => Some(Recorded::Merged {
                 body: spec.body.clone(),

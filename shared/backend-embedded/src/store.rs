@@ -1,16 +1,21 @@
 //! [`Backend`] over the shards.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard, atomic::Ordering::Relaxed},
+};
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 use trireme_backend::{
-    Abort, Backend, Deliveries, Delta, Error, Events, Health, ListQuery, Page, Recorded, Swept, Watch,
+    Abort, Access, Backend, Backlog, DeadPage, DeadQuery, Deliveries, Delta, Ending, Endings, Error, Events,
+    Health, ListQuery, Mark, Page, PausedPool, Recorded, Swept, Watch, check_complete, check_extend,
 };
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Effects, Event, Extend, Extended, Fail, Failed, Ms,
-    Outcome, Renew, Renewed, Run, RunId, Submit, Submitted, Task, TaskId, What, limits::MAX_RESULT_BYTES,
-    view::RunSummary,
+    Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Effects, Event, Extend, Extended, Fail,
+    Failed, KeyId, More, Ms, Outcome, Renew, Renewed, Replayed, Run, RunId, RunStatus, Site, Submit,
+    Submitted, Task, TaskId, Tenant, What,
+    view::{DeadLetter, RunSummary},
 };
 
 use crate::{
@@ -22,6 +27,11 @@ use crate::{
 const SWEEP: usize = 1024;
 /// Entries looked at before a shard's lock is let go.
 const SWEEP_CHUNK: usize = 64;
+/// Ended runs kept until they are told of, and told of at once.
+const ENDED: usize = 16_384;
+const ENDED_AT_ONCE: usize = 256;
+/// Pools that may be paused at once.
+const MAX_PAUSED: usize = 64;
 /// Runs that one `list` looks at, for want of an index over names and states.
 const LIST_SCAN: usize = 10_000;
 
@@ -31,6 +41,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inner {
+    fn paused(&self) -> RwLockReadGuard<'_, BTreeSet<String>> {
+        self.paused.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn now(&self) -> Ms {
         self.config.clock.now()
     }
@@ -51,11 +65,9 @@ impl Inner {
         let mut effects = Effects::default();
         let mut shard = self.shard(run);
         let now = self.now();
-        let Some((answer, bytes)) =
-            shard.step(run, &mut effects, |run, effects| operation(run, now, effects))
-        else {
-            return gone;
-        };
+        let step = shard.step(run, &mut effects, |run, effects| operation(run, now, effects));
+        let Some(((answer, bytes), landed)) = step else { return gone };
+        self.land(landed);
         if bytes > 0 {
             shard.grow(run, bytes);
             self.bytes.fetch_add(bytes, Relaxed);
@@ -65,12 +77,42 @@ impl Inner {
         answer
     }
 
+    /// Counts a run of `caller`'s key as under way, unless that would be too many.
+    fn take_off(&self, caller: &Caller) -> bool {
+        let Some(key) = &caller.key else { return true };
+        let mut flying = lock(&self.flying);
+        let now = flying.get(key).copied().unwrap_or(0);
+        if caller.in_flight.is_some_and(|most| now >= most) {
+            return false;
+        }
+        flying.insert(key.clone(), now + 1);
+        true
+    }
+
+    /// A run of this key has ended.
+    fn land(&self, key: Option<KeyId>) {
+        let Some(key) = key else { return };
+        let mut flying = lock(&self.flying);
+        if let Some(runs) = flying.get_mut(&key) {
+            *runs -= 1;
+            if *runs == 0 {
+                flying.remove(&key);
+            }
+        }
+    }
+
     /// What leaves the store: a crash before this line loses hints only, and the sweep repeats those.
     fn emit(&self, run: &RunId, effects: Effects, now: Ms) {
         if !effects.hints.is_empty() {
             self.queues.publish(effects.hints, now);
         }
         if effects.ended {
+            let mut ended = lock(&self.ended);
+            if ended.len() >= ENDED {
+                ended.pop_front();
+            }
+            ended.push_back(run.clone());
+            drop(ended);
             // without receivers there is nobody to tell
             let _ = self.aborts.send(Abort { run: run.clone(), task: None });
         }
@@ -95,24 +137,33 @@ impl Inner {
         let mut looked = 0;
         while looked < budget {
             let mut emits = Vec::new();
+            let paused = self.paused();
             let mut shard = lock(&self.shards[at]);
             let now = self.now();
-            for _ in 0..SWEEP_CHUNK.min(budget - looked) {
+            for (run, task) in shard.take_woken(&paused, SWEEP_CHUNK) {
+                let mut effects = Effects::default();
+                shard.step(&run, &mut effects, |run, effects| run.wake(&task, &paused, now, effects));
+                swept.hints += effects.hints.len();
+                looked += 1;
+                emits.push((run, effects));
+            }
+            for _ in 0..SWEEP_CHUNK.min(budget.saturating_sub(looked)) {
                 let Some((run, task)) = shard.next_due(now) else { break };
                 let mut effects = Effects::default();
-                shard.step(&run, &mut effects, |run, effects| match &task {
+                let step = shard.step(&run, &mut effects, |run, effects| match &task {
                     None => run.look_at_run(now, effects),
-                    Some(task) => run.look_at_task(task, now, effects),
+                    Some(task) => run.look_at_task(task, &paused, now, effects),
                 });
+                self.land(step.and_then(|(_, landed)| landed));
                 looked += 1;
                 if shard.next_due(now).is_some_and(|next| next == (run.clone(), task.clone())) {
                     // nothing moved it: it must not hold up what is behind it
                     shard.forget_due(&run, &task);
                 }
                 if effects.purge
-                    && let Some((created, bytes)) = shard.purge(&run)
+                    && let Some((place, bytes)) = shard.purge(&run)
                 {
-                    lock(&self.by_age).remove(&(created, run.clone()));
+                    lock(&self.by_age).remove(&place);
                     self.bytes.fetch_sub(bytes, Relaxed);
                     swept.purged += 1;
                 }
@@ -120,7 +171,9 @@ impl Inner {
                 emits.push((run, effects));
             }
             let more = shard.next_due(now).is_some();
+            let first = shard.first_due().map(|due| due.saturating_sub(now));
             drop(shard);
+            drop(paused);
             let idle = emits.is_empty() || !more;
             for (run, effects) in emits {
                 self.emit(&run, effects, now);
@@ -128,12 +181,25 @@ impl Inner {
             if idle {
                 swept.looked += looked;
                 swept.more |= more;
+                swept.next = [swept.next, first].into_iter().flatten().min();
                 return;
             }
         }
         swept.looked += looked;
         swept.more = true;
     }
+}
+
+/// Behind every run of a tenant that this century sees.
+fn past(tenant: &Tenant) -> (Tenant, Ms, RunId) {
+    let id = RunId::new("z").unwrap_or_else(|_| unreachable!("a letter is a run id"));
+    (tenant.clone(), Ms::MAX, id)
+}
+
+/// Payload bytes of the tasks that were added to `run` after the first so many.
+fn added(run: &Run, before: usize) -> u64 {
+    let bodies = run.added[before..].iter().filter_map(|id| run.tasks[id].spec.as_ref());
+    bodies.map(|spec| spec.body.len() as u64).sum()
 }
 
 #[async_trait]
@@ -146,24 +212,28 @@ impl Backend for Embedded {
         let mut shard = store.shard(&id);
         let now = store.now();
         // a repeat of an accepted submit gets its answer even from a full store
-        if shard.get(&id).is_none() {
-            room?;
+        if let Some(known) = shard.known(&submit) {
+            return Ok(known);
         }
-        let (answer, bytes) = shard.submit(submit, now, &mut effects);
-        if answer == Submitted::Created {
-            lock(&store.by_age).insert((now, id.clone()));
-            store.bytes.fetch_add(bytes, Relaxed);
+        room?;
+        if !store.take_off(&submit.caller) {
+            return Ok(Submitted::Limited);
         }
+        let place = (submit.caller.tenant.clone(), now, id.clone());
+        let bytes = shard.submit(submit, now, &mut effects);
+        lock(&store.by_age).insert(place);
+        store.bytes.fetch_add(bytes, Relaxed);
         drop(shard);
         store.emit(&id, effects, now);
-        Ok(answer)
+        Ok(Submitted::Created)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
-        let epoch = &self.0.epoch;
+        let (paused, epoch) = (self.0.paused(), &self.0.epoch);
+        let site = Site { epoch, paused: &paused };
         Ok(self
             .0
-            .step(&claim.run, Claimed::Gone, |run, now, effects| (run.claim(&claim, epoch, now, effects), 0)))
+            .step(&claim.run, Claimed::Gone, |run, now, effects| (run.claim(&claim, site, now, effects), 0)))
     }
 
     async fn renew(&self, renewals: Vec<Renew>) -> Result<Vec<Renewed>, Error> {
@@ -174,31 +244,36 @@ impl Backend for Embedded {
     }
 
     async fn extend(&self, extend: Extend) -> Result<Extended, Error> {
+        check_extend(&extend)?;
         self.0.check_room(false)?;
         Ok(self.0.step(&extend.run, Extended::Gone, |run, now, effects| {
-            let before = run.tasks.get(&extend.task).map_or(0, Task::width);
+            let before = (run.tasks.get(&extend.task).map_or(0, Task::width), run.added.len());
             let answer = run.extend(&extend, now, effects);
             // what a repeat hands over again is not kept again
-            let known = before.saturating_sub(extend.start) as usize;
-            let kept =
-                matches!(answer, Extended::Width(_)).then(|| total(extend.args.get(known..).unwrap_or(&[])));
-            (answer, kept.unwrap_or(0))
+            let kept = match (&answer, &extend.more) {
+                (Extended::Width(_), More::Children { start, args }) => {
+                    total(args.get(before.0.saturating_sub(*start) as usize..).unwrap_or(&[]))
+                }
+                _ => added(run, before.1),
+            };
+            (answer, kept)
         }))
     }
 
     async fn complete(&self, complete: Complete) -> Result<Completed, Error> {
+        check_complete(&complete)?;
         let bytes = match &complete.outcome {
-            Outcome::Result(result) => result.len(),
+            Outcome::Result(value) | Outcome::Answer { value, .. } => value.len(),
             Outcome::Expanded => 0,
         };
-        if bytes > MAX_RESULT_BYTES {
-            return Err(Error::TooLarge { what: "result", got: bytes, limit: MAX_RESULT_BYTES });
-        }
-        let epoch = &self.0.epoch;
+        let (paused, epoch) = (self.0.paused(), &self.0.epoch);
+        let site = Site { epoch, paused: &paused };
         Ok(self.0.step(&complete.run, Completed::Gone, |run, now, effects| {
-            let answer = run.complete(&complete, epoch, now, effects);
+            let before = run.added.len();
+            let answer = run.complete(&complete, site, now, effects);
             // a repeat, and a result that comes too late, log nothing
-            (answer, if effects.log.is_empty() { 0 } else { bytes as u64 })
+            let kept = if effects.log.is_empty() { 0 } else { bytes as u64 };
+            (answer, kept + added(run, before))
         }))
     }
 
@@ -208,6 +283,55 @@ impl Backend for Embedded {
 
     async fn cancel(&self, run: &RunId) -> Result<Cancelled, Error> {
         Ok(self.0.step(run, Cancelled::Gone, |run, now, effects| (run.cancel(now, effects), 0)))
+    }
+
+    async fn delete(&self, id: &RunId) -> Result<Deleted, Error> {
+        let ended = self.0.step(id, None, |run, now, effects| (Some(run.expire(now, effects)), 0));
+        match ended {
+            None => return Ok(Deleted::Gone),
+            Some(false) => return Ok(Deleted::Running),
+            Some(true) => {}
+        }
+        let mut shard = self.0.shard(id);
+        if let Some((place, bytes)) = shard.purge(id) {
+            lock(&self.0.by_age).remove(&place);
+            self.0.bytes.fetch_sub(bytes, Relaxed);
+        }
+        Ok(Deleted::Deleted)
+    }
+
+    async fn replay(&self, id: &RunId) -> Result<Replayed, Error> {
+        let store = &self.0;
+        let old = match store.shard(id).get(id) {
+            None => return Ok(Replayed::Gone),
+            Some(entry) if entry.run.status != RunStatus::Failed => {
+                return Ok(Replayed::Refused(entry.run.status));
+            }
+            Some(entry) => entry.run.clone(),
+        };
+        let again = id.next_replay().map_err(|error| Error::Unusable(error.to_string()))?;
+        if old.replayed {
+            return Ok(Replayed::Exists(again));
+        }
+        store.check_room(true)?;
+        let mut effects = Effects::default();
+        let mut shard = store.shard(&again);
+        let now = store.now();
+        let run = old.replay(now, &mut effects).map_err(|error| Error::Unusable(error.to_string()))?;
+        let kept = shard.replay(run, &mut effects);
+        if let Some(bytes) = kept {
+            lock(&store.by_age).insert((old.tenant.clone(), now, again.clone()));
+            // whoever may replay is not held to the key's quota
+            store.take_off(&Caller { tenant: old.tenant, key: old.key, in_flight: None });
+            store.bytes.fetch_add(bytes, Relaxed);
+        }
+        drop(shard);
+        store.shard(id).replayed(id);
+        if kept.is_none() {
+            return Ok(Replayed::Exists(again));
+        }
+        store.emit(&again, effects, now);
+        Ok(Replayed::Created(again))
     }
 
     async fn sweep(&self) -> Result<Swept, Error> {
@@ -265,10 +389,17 @@ impl Backend for Embedded {
         let mut page = Page::default();
         let limit = query.limit.max(1);
         let ids: Vec<(Ms, RunId)> = {
-            let by_age = lock(&self.0.by_age);
-            match &query.after {
-                Some(after) => by_age.range(..after).rev().take(LIST_SCAN).cloned().collect(),
-                None => by_age.iter().rev().take(LIST_SCAN).cloned().collect(),
+            let (tenant, by_age) = (&query.tenant, lock(&self.0.by_age));
+            let mine = |entry: &&(Tenant, Ms, RunId)| entry.0 == *tenant;
+            let place = |(_, at, id): &(Tenant, Ms, RunId)| (*at, id.clone());
+            let bound = query.after.clone().map(|(at, id)| (tenant.clone(), at, id));
+            match bound {
+                Some(after) => {
+                    by_age.range(..after).rev().take_while(mine).take(LIST_SCAN).map(place).collect()
+                }
+                None => {
+                    by_age.range(..past(tenant)).rev().take_while(mine).take(LIST_SCAN).map(place).collect()
+                }
             }
         };
         let whole = ids.len() < LIST_SCAN;
@@ -291,8 +422,59 @@ impl Backend for Embedded {
         Ok(page)
     }
 
+    async fn ended(&self) -> Result<Endings, Error> {
+        let store = &self.0;
+        let (runs, more): (Vec<RunId>, bool) = {
+            let mut ended = lock(&store.ended);
+            let count = ended.len().min(ENDED_AT_ONCE);
+            (ended.drain(..count).collect(), !ended.is_empty())
+        };
+        let ending = |run: &RunId| Ending::of(&store.shard(run).get(run)?.run);
+        // what is taken here and not told of is lost with the process, as is everything
+        Ok(Endings { runs: runs.iter().filter_map(ending).collect(), mark: Mark::default(), more })
+    }
+
+    async fn dead_letters(&self, query: DeadQuery) -> Result<DeadPage, Error> {
+        let mut letters = Vec::new();
+        for shard in &self.0.shards {
+            let fits = |letter: &DeadLetter| {
+                let place = (letter.quarantined_ms, &letter.run_id, &letter.task);
+                query.after.as_ref().is_none_or(|(at, run, task)| place < (*at, run, task))
+                    && query.pool.as_ref().is_none_or(|pool| *pool == letter.pool)
+                    && query.run.as_ref().is_none_or(|run| *run == letter.run_id)
+            };
+            letters.extend(lock(shard).dead().filter(fits).take(query.limit.max(1) + 1));
+        }
+        Ok(DeadPage::of(letters, None, query.limit))
+    }
+
+    async fn pause(&self, pool: &str, paused: bool) -> Result<bool, Error> {
+        let mut pools = self.0.paused.write().unwrap_or_else(PoisonError::into_inner);
+        if !paused {
+            return Ok(pools.remove(pool));
+        }
+        if pools.len() >= MAX_PAUSED && !pools.contains(pool) {
+            return Err(Error::TooLarge {
+                what: "number of paused pools",
+                got: pools.len() + 1,
+                limit: MAX_PAUSED,
+            });
+        }
+        Ok(pools.insert(pool.to_owned()))
+    }
+
+    async fn paused(&self) -> Result<Vec<PausedPool>, Error> {
+        let pools = self.0.paused().clone();
+        let held = |pool: &str| self.0.shards.iter().map(|shard| lock(shard).held(pool)).sum();
+        Ok(pools.into_iter().map(|pool| PausedPool { held: held(&pool), pool }).collect())
+    }
+
     async fn watch(&self, run: &RunId) -> Result<Watch, Error> {
         Ok(Watch::new(self.0.shard(run).watch(run)))
+    }
+
+    fn access(&self) -> &dyn Access {
+        &self.0.access
     }
 
     async fn consume(&self, pools: Vec<(String, usize)>) -> Result<Deliveries, Error> {
@@ -301,6 +483,14 @@ impl Backend for Embedded {
 
     fn aborts(&self) -> broadcast::Receiver<Abort> {
         self.0.aborts.subscribe()
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        Some(Backlog {
+            ready: self.0.queues.waiting(),
+            memory_used: self.0.bytes.load(Relaxed),
+            memory_max: self.0.config.max_bytes,
+        })
     }
 
     async fn health(&self) -> Health {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use trireme_backend::{Backend, Deliveries, Delivery, Delta, Error};
 use trireme_backend_embedded::{Clock, Config, Embedded, Hand};
 use trireme_model::{
-    Budget, Exec, Graph, Kind, Payload, Priority, RunId, Submit, Submitted, TaskId, TaskSpec,
+    Added, Budget, Caller, Claim, Claimed, Complete, Exec, Extend, Extended, Graph, Kind, More, Outcome,
+    Payload, Priority, RunId, Submit, Submitted, TaskId, TaskSpec, Usage,
     limits::{REPUBLISH_MS, RETENTION_MS},
 };
 
@@ -42,15 +43,19 @@ fn request(run: &str, input: &str) -> Submit {
         fallback: None,
     };
     let id = TaskId::new("a").unwrap();
-    let task = TaskSpec { id, exec, inputs: Vec::new(), policy: None, children: None, body: Payload::of(&0) };
+    let (label, body) = (String::new(), Payload::of(&0));
+    let task = TaskSpec { id, label, exec, inputs: Vec::new(), policy: None, children: None, body };
     Submit {
         run: RunId::new(run).unwrap(),
+        caller: Caller::default(),
         name: String::new(),
         fingerprint: "f".into(),
         graph: Graph::new(vec![task]).unwrap(),
         input: Payload::of(input),
         deadline: None,
         budget: Budget::default(),
+        keep: Default::default(),
+        trace: None,
     }
 }
 
@@ -117,4 +122,48 @@ async fn two_consumers_share_a_pool() {
     assert_ne!(first.run, second.run);
     second.ack.done();
     assert_eq!(next(&mut two).await.run.as_str(), "r3", "the place freed by an ack is filled at once");
+}
+
+#[tokio::test]
+async fn what_attempts_add_is_bounded_and_comes_back() {
+    let (store, hand) = store(Config { max_bytes: 1_000, ..Config::default() });
+    let one = RunId::new("one").unwrap();
+    let mut agent = request("one", "").graph.tasks()[0].clone();
+    agent.exec.kind = Kind::Agent;
+    let graph = Graph::new(vec![agent.clone()]).unwrap();
+    store.submit(Submit { graph, ..request("one", "") }).await.unwrap();
+    let claim = Claim { run: one.clone(), task: agent.id.clone(), claim: "c".into(), has_input: true };
+    let Claimed::Run(attempt) = store.claim(claim).await.unwrap() else { panic!("it is ready") };
+    let add = |task: &str, bytes: usize| {
+        let mut spec = request("one", "").graph.tasks()[0].clone();
+        (spec.id, spec.body) = (TaskId::new(task).unwrap(), Payload::of(&"x".repeat(bytes)));
+        Added { spec, vital: false, resource: None }
+    };
+    let extend = |tasks| {
+        let (run, task, token) = (one.clone(), agent.id.clone(), attempt.token.clone());
+        store.extend(Extend { run, task, token, more: More::Tasks(tasks) })
+    };
+    // a repeat is not kept again
+    for new in [1, 0, 0] {
+        assert_eq!(extend(vec![add("a/1", 500)]).await.unwrap(), Extended::Added(new));
+    }
+    assert_eq!(extend(vec![add("a/2", 100)]).await.unwrap(), Extended::Added(1));
+    let complete = Complete {
+        run: one.clone(),
+        task: agent.id.clone(),
+        token: attempt.token.clone(),
+        outcome: Outcome::Expanded,
+        tasks: vec![add("a/1", 500), add("a/3", 400)],
+        first_token: None,
+        usage: Usage::default(),
+        next: None,
+    };
+    assert!(store.submit(request("two", "")).await.is_ok(), "there is room for so much");
+    store.complete(complete).await.unwrap();
+    assert!(matches!(extend(vec![add("a/4", 1)]).await, Err(Error::Full(_))));
+    assert!(matches!(store.submit(request("three", "")).await, Err(Error::Full(_))));
+    store.cancel(&one).await.unwrap();
+    hand.advance(RETENTION_MS);
+    sweep(&store).await;
+    store.submit(request("three", &"x".repeat(900))).await.unwrap();
 }

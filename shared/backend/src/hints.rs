@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use trireme_model::{Ms, Priority, RunId, TaskId};
+use trireme_model::{Ms, Priority, RunId, TaskId, Trace};
 
 /// A hint that reached this worker.
 #[derive(Debug)]
@@ -19,8 +19,19 @@ pub struct Delivery {
     pub published: Ms,
     /// Whether the broker delivered it before.
     pub redelivered: bool,
+    /// The message that brought it; `None` where there was none, or where nothing is traced.
+    pub via: Option<Via>,
     /// To be called when its task's outcome, or the reason not to run it, is durable.
     pub ack: Ack,
+}
+
+/// The message behind a delivery, for traces: nothing else may depend on what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via {
+    /// The queue's name.
+    pub queue: String,
+    /// The span that published it, as the message's header says.
+    pub trace: Option<Trace>,
 }
 
 /// Acknowledges one delivery. Dropped without [`Ack::done`], the delivery stays unacked and comes again

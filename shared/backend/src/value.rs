@@ -64,7 +64,7 @@ impl Values {
             let recorded = self.backend.recorded(run, &ids).await?;
             for (at, recorded) in chunk.iter().zip(recorded) {
                 let value = match recorded {
-                    None => continue,
+                    None | Some(Recorded::Failed(_)) => continue,
                     Some(Recorded::Result(value)) => value,
                     Some(Recorded::Merged { body, frozen: included, inputs }) => {
                         if depth >= MAX_DEPTH {

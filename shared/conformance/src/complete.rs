@@ -90,10 +90,19 @@ pub(crate) async fn a_timed_out_attempt_is_stale(stage: Stage) {
     stage.after(1_000, async || stage.task_status(&run, "a").await == TaskStatus::Succeeded).await;
     let usage = Usage { calls: 1, ..Usage::default() };
     let late = Complete { usage, ..stage.completion(&a, json!("late")) };
-    assert_eq!(stage.backend().complete(late).await.unwrap(), Completed::Stale);
+    assert_eq!(stage.backend().complete(late.clone()).await.unwrap(), Completed::Stale);
     assert_eq!(stage.value(&run, "a").await, Some(json!("instead")));
     assert_eq!(stage.run(&run).await.wasted.calls, 1, "its cost is wasted, not lost");
     assert_eq!(stage.status(&run).await, RunStatus::Running);
+    let before = stage.run(&run).await;
+    assert_eq!(stage.backend().complete(late.clone()).await.unwrap(), Completed::Stale);
+    let failure = Fail { usage, ..stage.failure(&a, FailureClass::Retryable) };
+    assert_eq!(stage.backend().fail(failure).await.unwrap(), trireme_model::Failed::Stale);
+    assert_eq!(stage.run(&run).await, before, "its cost was booked twice");
+    stage.backend().cancel(&run).await.unwrap();
+    let before = stage.run(&run).await;
+    assert_eq!(stage.backend().complete(late).await.unwrap(), Completed::Stale, "the same answer");
+    assert_eq!(stage.run(&run).await, before);
 }
 
 /// `x` becomes ready by the same step in which the join fires and cancels it.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use trireme_backend::Error;
 use trireme_model::{
-    Complete, Completed, Outcome, Payload,
+    Added, Complete, Completed, Extend, More, Outcome, Payload,
     limits::{INLINE_BYTES, MAX_RESULT_BYTES},
 };
 
@@ -35,5 +35,17 @@ pub(crate) async fn too_large_is_refused(stage: Stage) {
     let complete = Complete { outcome, ..stage.completion(&a, json!(null)) };
     let refused = stage.backend().complete(complete).await;
     assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    let large = Payload::of(&"x".repeat(MAX_RESULT_BYTES / 2));
+    let spec = |task| stage.draw().tool(task, &[]).with(|task| task.body = large.clone()).last();
+    let tasks: Vec<Added> =
+        ["a/1", "a/2"].map(|task| Added { spec: spec(task), vital: false, resource: None }).into();
+    let complete = Complete { tasks: tasks.clone(), ..stage.completion(&a, json!(null)) };
+    let refused = stage.backend().complete(complete).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    for more in [More::Tasks(tasks), More::Children { start: 0, args: vec![large.clone(), large.clone()] }] {
+        let (run, task, token) = (run.clone(), a.task.clone(), a.token.clone());
+        let refused = stage.backend().extend(Extend { run, task, token, more }).await;
+        assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    }
     assert_eq!(stage.finish(&a, json!("small")).await, Completed::Recorded { next: None }, "still held");
 }

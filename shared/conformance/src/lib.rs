@@ -7,6 +7,8 @@
 // a story fails by panicking; its caller turns that into a failed test
 #![allow(clippy::unwrap_used)]
 
+mod access;
+mod agents;
 mod cancel;
 mod claim;
 mod complete;
@@ -17,11 +19,16 @@ mod hints;
 mod join;
 mod large;
 mod lease;
+mod line;
 mod list;
 mod map;
+mod pause;
+mod replay;
+mod retention;
 mod retry;
 mod stage;
 mod submit;
+mod traces;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -84,6 +91,7 @@ fn stories() -> Vec<(&'static str, Story)> {
         retry::attempts_run_out,
         retry::a_permanent_failure_ends_it,
         retry::a_limited_rate_burns_no_attempt,
+        retry::a_rate_limited_to_the_end_is_named,
         retry::a_released_task_is_ready_at_once,
         retry::a_fallback_takes_the_place_of_a_result,
         retry::what_waits_for_a_failure_is_skipped,
@@ -96,6 +104,9 @@ fn stories() -> Vec<(&'static str, Story)> {
         join::default_fills_in,
         join::the_window_closes,
         join::a_late_input_is_not_merged,
+        line::calls_of_two_agents_wait_for_each_other,
+        line::what_a_task_touches_may_be_known_late,
+        line::what_an_ended_agent_leaves_behind_moves_on,
         map::children_in_order,
         map::extending_again_changes_nothing,
         map::no_more_than_at_once,
@@ -103,10 +114,34 @@ fn stories() -> Vec<(&'static str, Story)> {
         map::partial,
         map::ten_thousand_wide,
         map::a_child_of_an_ended_map_is_cancelled,
+        agents::a_turn_its_calls_and_the_answer,
+        agents::a_repeat_adds_nothing,
+        agents::what_does_not_fit_is_refused_whole,
+        agents::a_maps_child_keeps_its_name,
+        agents::behind_inputs_that_have_ended,
+        agents::what_nobody_waits_for_ends_with_its_adder,
+        agents::a_vital_task_takes_its_agent_along,
+        agents::a_skipped_vital_task_takes_its_agent_along,
+        agents::orphans_are_told,
+        agents::an_agent_that_needs_no_steps,
+        agents::an_agent_inside_an_agent,
+        agents::the_next_step_goes_on_in_the_same_hands,
+        agents::what_is_left_of_the_budget,
+        agents::the_time_of_its_tasks_ends_with_it,
+        agents::the_window_of_an_added_join,
+        pause::nothing_starts_and_all_of_it_goes_on_when_resumed,
+        pause::no_successor_is_taken_along,
+        replay::of_a_dead_letter_does_only_what_is_missing,
+        replay::of_a_map_keeps_what_its_children_made,
+        replay::is_refused_for_what_has_not_failed,
+        retention::is_the_runs_own_and_failed_ones_may_have_another,
+        retention::ends_when_the_run_is_deleted,
         cancel::nothing_starts_after_it,
         cancel::only_once,
         cancel::attempts_are_told,
+        deadline::a_sweep_says_when_the_next_one_is_due,
         deadline::of_the_run,
+        deadline::of_the_run_met_by_a_failing_attempt,
         deadline::of_a_task,
         deadline::a_sweep_is_bounded_and_says_that_there_is_more,
         hints::reach_a_consumer_that_comes_later,
@@ -121,10 +156,18 @@ fn stories() -> Vec<(&'static str, Story)> {
         events::a_follower_sees_every_event_once,
         list::newest_first_page_by_page,
         list::filters,
+        traces::goes_to_the_worker_with_the_input,
+        traces::an_end_is_told_once,
         large::results_come_back_whole,
         large::too_large_is_refused,
         deltas::stand_in_the_log,
         deltas::of_an_ended_run_are_dropped,
+        access::keys_are_kept_until_they_are_dropped,
+        access::a_rate_is_held,
+        access::a_run_belongs_to_a_tenant,
+        access::tenants_list_their_own_runs,
+        access::only_so_many_runs_of_a_key_at_once,
+        access::a_deadline_frees_its_place,
     ]
 }
 

@@ -46,7 +46,8 @@ pub(crate) async fn filters(stage: Stage) {
     let name = Some(stage.request("x", stage.draw().tool("a", &[])).name);
     stage.does(&runs[1], "a", json!(1)).await;
     stage.backend().cancel(&runs[3]).await.unwrap();
-    let having = |status| ListQuery { status: Some(status), name: name.clone(), limit: 1, after: None };
+    let having =
+        |status| ListQuery { status: Some(status), name: name.clone(), limit: 1, ..ListQuery::default() };
     let ids = async |status| {
         let listed = pages(&stage, having(status)).await;
         let mut ids: Vec<RunId> = listed.into_iter().map(|run| run.run_id).collect();

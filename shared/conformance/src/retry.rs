@@ -59,12 +59,28 @@ pub(crate) async fn a_limited_rate_burns_no_attempt(stage: Stage) {
     assert_eq!(stage.output(&run).await, json!("at last"));
 }
 
+pub(crate) async fn a_rate_limited_to_the_end_is_named(stage: Stage) {
+    let run = stage.submit(stage.draw().tool("a", &[]).with(|task| task.exec.timeout = Some(1_000))).await;
+    let a = stage.take(&run, "a").await;
+    let limited = Fail { retry_after: Some(60_000), ..stage.failure(&a, FailureClass::RateLimited) };
+    let answer = stage.backend().fail(limited).await.unwrap();
+    assert!(
+        matches!(answer, Failed::Retrying(at) if at <= a.now + 1_000),
+        "no later than its limit: {answer:?}"
+    );
+    stage.after(1_000, async || stage.task_status(&run, "a").await == TaskStatus::Failed).await;
+    assert_eq!(stage.error_class(&run, "a").await, "timeout");
+    let error = stage.task(&run, "a").await.error.unwrap();
+    assert!(format!("{error:?}").contains("limited the rate"), "{error:?}");
+}
+
 pub(crate) async fn a_released_task_is_ready_at_once(stage: Stage) {
     let run = stage.submit(stage.draw().tool("a", &[]).with(|task| task.exec.max_attempts = 1)).await;
     for _ in 0..4 {
         let a = stage.take(&run, "a").await;
         assert_eq!(stage.fails(&a, FailureClass::Released).await, Failed::Released);
         assert_eq!(stage.finish(&a, json!("late")).await, Completed::Stale);
+        assert_eq!(stage.fails(&a, FailureClass::Released).await, Failed::Released, "a repeat");
     }
     let task = stage.task(&run, "a").await;
     assert_eq!((task.status, task.failures, task.lost), (TaskStatus::Ready, 0, 0));
@@ -121,9 +137,14 @@ pub(crate) async fn a_repeated_failure_gets_the_same_answer(stage: Stage) {
     assert_eq!(stage.fails(&a, FailureClass::Retryable).await, first);
     assert_eq!(stage.run(&run).await, before, "a repeat changed the run");
     stage.after(50, async || stage.task_status(&run, "a").await == TaskStatus::Ready).await;
-    let a = stage.take(&run, "a").await;
-    assert_eq!(stage.fails(&a, FailureClass::Permanent).await, Failed::Ended);
+    assert_eq!(stage.fails(&a, FailureClass::Retryable).await, first, "also when its time has come");
+    let released = stage.take(&run, "a").await;
+    assert_eq!(stage.fails(&released, FailureClass::Released).await, Failed::Released);
+    let last = stage.take(&run, "a").await;
+    assert_eq!(stage.fails(&last, FailureClass::Permanent).await, Failed::Ended);
     let before = stage.run(&run).await;
-    assert_eq!(stage.fails(&a, FailureClass::Permanent).await, Failed::Ended);
+    assert_eq!(stage.fails(&a, FailureClass::Retryable).await, first);
+    assert_eq!(stage.fails(&released, FailureClass::Released).await, Failed::Released);
+    assert_eq!(stage.fails(&last, FailureClass::Permanent).await, Failed::Ended);
     assert_eq!(stage.run(&run).await, before, "a repeat changed the run");
 }

@@ -9,9 +9,9 @@ use std::{
 use serde_json::{Value, json};
 use trireme_backend::{Values, output};
 use trireme_model::{
-    Assignment, Budget, Children, Claim, Claimed, Complete, Completed, Event, Exec, Extend, Extended, Fail,
-    Failed, FailureClass, Graph, JoinPolicy, Kind, Ms, Need, Next, OnMiss, Outcome, Payload, Priority, Run,
-    RunId, RunStatus, Submit, Submitted, TaskId, TaskSpec, TaskStatus, Token, Usage,
+    Assignment, Budget, Caller, Children, Claim, Claimed, Complete, Completed, Event, Exec, Extend, Extended,
+    Fail, Failed, FailureClass, Graph, JoinPolicy, Kind, More, Ms, Need, Next, OnMiss, Outcome, Payload,
+    Priority, Run, RunId, RunStatus, Submit, Submitted, TaskId, TaskSpec, TaskStatus, Token, Usage,
 };
 
 use crate::Subject;
@@ -68,6 +68,16 @@ impl Draw {
         draw
     }
 
+    /// An agent, which extends its own graph while it runs.
+    pub(crate) fn agent(self, task: &str, inputs: &[&str]) -> Self {
+        self.add(task, Kind::Agent, inputs, None, json!({"agent": task}))
+    }
+
+    /// The task drawn last.
+    pub(crate) fn last(mut self) -> TaskSpec {
+        self.tasks.pop().unwrap()
+    }
+
     /// Changes the task drawn last.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut TaskSpec)) -> Self {
         change(self.tasks.last_mut().unwrap());
@@ -102,7 +112,8 @@ impl Draw {
         let exec = self.exec(kind);
         let inputs = inputs.iter().map(|input| id(input)).collect();
         let body = Payload::of(&body);
-        self.tasks.push(TaskSpec { id: id(task), exec, inputs, policy, children: None, body });
+        let label = format!("label of {task}");
+        self.tasks.push(TaskSpec { id: id(task), label, exec, inputs, policy, children: None, body });
         self
     }
 }
@@ -133,12 +144,15 @@ impl Stage {
     pub(crate) fn request(&self, name: &str, draw: Draw) -> Submit {
         Submit {
             run: self.run_id(name),
+            caller: Caller::default(),
             name: self.tag.clone(),
             fingerprint: "one".into(),
             graph: draw.graph(),
             input: Payload::of(&json!({"company": "Acme"})),
             deadline: None,
             budget: Budget::default(),
+            keep: Default::default(),
+            trace: None,
         }
     }
 
@@ -187,6 +201,8 @@ impl Stage {
             task: assignment.task.clone(),
             token: assignment.token.clone(),
             outcome: Outcome::Result(Payload::of(&result)),
+            tasks: Vec::new(),
+            first_token: None,
             usage: Usage::default(),
             next: None,
         }
@@ -239,7 +255,8 @@ impl Stage {
     ) -> Extended {
         let args = items.iter().map(Payload::of).collect();
         let (run, task, token) = (run.clone(), id(task), token.clone());
-        self.backend().extend(Extend { run, task, token, start: start as u32, args }).await.unwrap()
+        let more = More::Children { start: start as u32, args };
+        self.backend().extend(Extend { run, task, token, more }).await.unwrap()
     }
 
     pub(crate) async fn run(&self, run: &RunId) -> Run {

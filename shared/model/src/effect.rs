@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Ms, TaskId},
+    graph::Kind,
+    id::{Ms, RunId, TaskId},
     op::Hint,
     payload::Payload,
 };
@@ -19,6 +20,10 @@ pub struct Effects {
     pub log: Vec<Event>,
     /// Attempts of this task, and of anything below it, need not go on.
     pub abort: Vec<TaskId>,
+    /// Ready tasks that wait for their pool to be resumed.
+    pub held: Vec<TaskId>,
+    /// Tasks that were put into quarantine.
+    pub quarantined: Vec<TaskId>,
     /// The run has ended in this step: none of its attempts need go on.
     pub ended: bool,
     /// The run's retention has passed: forget it.
@@ -41,7 +46,11 @@ pub struct Event {
 pub enum What {
     /// The run was accepted.
     #[serde(rename = "run.started")]
-    RunStarted {},
+    RunStarted {
+        /// The failed run whose results it has from the start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay_of: Option<RunId>,
+    },
     /// An attempt was claimed.
     #[serde(rename = "task.started")]
     TaskStarted {
@@ -77,12 +86,22 @@ pub enum What {
         /// The task.
         task: TaskId,
     },
-    /// A map's children are all known.
+    /// An agent's attempt added a task.
+    #[serde(rename = "task.added")]
+    TaskAdded {
+        /// The task.
+        task: TaskId,
+        /// What kind of work it is.
+        kind: Kind,
+        /// What it calls.
+        label: String,
+    },
+    /// A map's children are all known, or an agent's first tasks.
     #[serde(rename = "task.expanded")]
     TaskExpanded {
-        /// The map.
+        /// The map or agent.
         task: TaskId,
-        /// How many children.
+        /// How many children; 0 of an agent.
         width: u32,
     },
     /// The task has its result; of a join: it fired.
@@ -136,11 +155,12 @@ impl What {
     /// The event's type as it stands in JSON and in SSE's `event:` field.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::RunStarted {} => "run.started",
+            Self::RunStarted { .. } => "run.started",
             Self::TaskStarted { .. } => "task.started",
             Self::TaskDelta { .. } => "task.delta",
             Self::TaskRetrying { .. } => "task.retrying",
             Self::TaskLost { .. } => "task.lost",
+            Self::TaskAdded { .. } => "task.added",
             Self::TaskExpanded { .. } => "task.expanded",
             Self::TaskSucceeded { .. } => "task.succeeded",
             Self::TaskFailed { .. } => "task.failed",
@@ -173,6 +193,12 @@ pub mod reason {
     pub const UNMET: &str = r#"{"class":"join_unmet","message":"too many inputs failed"}"#;
     /// A join's window closed.
     pub const WINDOW: &str = r#"{"class":"join_timeout","message":"too few inputs came in time"}"#;
+    /// A task was added behind one that had been cancelled.
+    pub const INPUT_CANCELLED: &str =
+        r#"{"class":"input_cancelled","message":"an input was cancelled before it had a result"}"#;
+    /// As [`TIMEOUT`], of a task whose provider had said "come back later".
+    pub const LIMITED_TIMEOUT: &str =
+        r#"{"class":"timeout","message":"the task's time limit passed; the provider had limited the rate"}"#;
     /// More rate-limited answers than are allowed.
     pub const LIMITED: &str =
         r#"{"class":"rate_limited","message":"the provider limited the rate 50 times in a row"}"#;

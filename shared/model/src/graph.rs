@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Ms, TaskId},
-    limits::{MAX_EDGES, MAX_TASKS},
+    limits::{MAX_EDGES, MAX_LABEL, MAX_TASKS},
     payload::Payload,
 };
 
@@ -107,6 +107,9 @@ pub struct Children {
 pub struct TaskSpec {
     /// Unique within the graph.
     pub id: TaskId,
+    /// What it calls, for people: the name of a tool, model or agent; at most [`MAX_LABEL`] bytes.
+    #[serde(default)]
+    pub label: String,
     /// How it is executed (of a join only `kind` and `fallback` matter).
     pub exec: Exec,
     /// The tasks whose results it needs, in order, without repeats.
@@ -117,6 +120,19 @@ pub struct TaskSpec {
     pub children: Option<Children>,
     /// What the worker executes; for a join, how its value is merged.
     pub body: Payload,
+}
+
+/// A task that a running attempt adds to its run. It belongs to an agent (its owner): it ends with it at the
+/// latest, and so does its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Its id begins with its owner's and a slash; its inputs belong to the same owner. Never a map.
+    pub spec: TaskSpec,
+    /// Its owner fails with it.
+    pub vital: bool,
+    /// What it must not touch at the same time as another task of the run; only of a tool call, 1 to
+    /// [`MAX_RESOURCE`](crate::limits::MAX_RESOURCE) bytes.
+    pub resource: Option<String>,
 }
 
 /// A checked graph: unique ids, known inputs, no cycle, within the limits; the last task is the output,
@@ -153,7 +169,8 @@ pub enum InvalidGraph {
     /// Tasks that wait for each other, in order; the first follows the last.
     #[error("tasks wait for each other in a cycle: {}", .0.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<TaskId>),
-    /// A join without inputs or policy, a map without policy or children, or either where it has no place.
+    /// A join without inputs or policy, a map without policy or children, either where it has no place, or a
+    /// label that is too long.
     #[error("task {0} has parts that do not fit its kind")]
     Shape(TaskId),
     /// `need` over the number of inputs.
@@ -217,13 +234,13 @@ impl Graph {
     }
 }
 
-fn check_shape(task: &TaskSpec) -> Result<(), InvalidGraph> {
+pub(crate) fn check_shape(task: &TaskSpec) -> Result<(), InvalidGraph> {
     let fits = match task.exec.kind {
         Kind::Join => task.policy.is_some() && task.children.is_none() && !task.inputs.is_empty(),
         Kind::Map => task.policy.is_some() && task.children.as_ref().is_some_and(|c| c.at_once > 0),
         _ => task.policy.is_none() && task.children.is_none(),
     };
-    if !fits || task.exec.max_attempts == 0 {
+    if !fits || task.exec.max_attempts == 0 || task.label.len() > MAX_LABEL {
         return Err(InvalidGraph::Shape(task.id.clone()));
     }
     match task.policy {

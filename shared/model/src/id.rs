@@ -30,6 +30,19 @@ pub struct TaskId(Arc<str>);
 #[serde(transparent)]
 pub struct Token(Arc<str>);
 
+/// Longest tenant in bytes.
+pub const MAX_TENANT: usize = 64;
+
+/// Whose runs they are: 1 to 64 characters of `[A-Za-z0-9_-]`. Tenants do not see each other's runs.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tenant(Arc<str>);
+
+/// An API key's public part, by which it is looked up: 16 lower-case hex digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyId(Arc<str>);
+
 /// An identifier that uses a character or a length that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {given:?} is not valid: use 1 to {max} characters of {alphabet}")]
@@ -73,6 +86,42 @@ impl RunId {
     }
 }
 
+impl RunId {
+    /// The run that a replay of this one makes: `r`, `r-r1`, `r-r2`. A function of the id, so that a repeated replay
+    /// finds its run whatever was lost in between. Ids that the product draws never have such an ending.
+    ///
+    /// # Errors
+    /// It would be longer than an id may be.
+    pub fn next_replay(&self) -> Result<Self, InvalidId> {
+        let (origin, times) = self.split_replay();
+        Self::new(format!("{origin}-r{}", u64::from(times) + 1))
+    }
+
+    /// The run that this one is a replay of.
+    pub fn replay_of(&self) -> Option<Self> {
+        match self.split_replay() {
+            (_, 0) => None,
+            (origin, 1) => Some(Self(origin.into())),
+            (origin, times) => Some(Self(format!("{origin}-r{}", times - 1).into())),
+        }
+    }
+
+    /// The first run of a chain of replays, under which callees know its effects.
+    pub fn origin(&self) -> &str {
+        self.split_replay().0
+    }
+
+    fn split_replay(&self) -> (&str, u32) {
+        let split = || {
+            let (origin, times) = self.0.rsplit_once("-r")?;
+            let number: u32 = times.parse().ok()?;
+            let canonical = number > 0 && !times.starts_with('0') && !origin.is_empty();
+            canonical.then_some((origin, number))
+        };
+        split().unwrap_or((&self.0, 0))
+    }
+}
+
 impl TaskId {
     /// Checks and wraps `id`.
     pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidId> {
@@ -104,6 +153,51 @@ impl TaskId {
         let (parent, last) = self.0.rsplit_once('/')?;
         let index: u32 = last.parse().ok()?;
         (last.len() == 1 || !last.starts_with('0')).then_some((parent, index))
+    }
+}
+
+impl Tenant {
+    /// Checks and wraps `tenant`.
+    pub fn new(tenant: impl AsRef<str>) -> Result<Self, InvalidId> {
+        let tenant = tenant.as_ref();
+        if (1..=MAX_TENANT).contains(&tenant.len()) && tenant.bytes().all(word) {
+            return Ok(Self(tenant.into()));
+        }
+        let (given, max) = (excerpt(tenant), MAX_TENANT);
+        Err(InvalidId { kind: "tenant", given, max, alphabet: "A-Z a-z 0-9 _ -" })
+    }
+
+    /// The tenant as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Tenant {
+    /// Where there are no API keys, everything belongs to `default`.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl KeyId {
+    /// Checks and wraps `id`.
+    pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidId> {
+        let id = id.as_ref();
+        if id.len() == 16 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Self(id.into()));
+        }
+        Err(InvalidId {
+            kind: "key id",
+            given: excerpt(id),
+            max: 16,
+            alphabet: "0-9 a-f, exactly 16 of them",
+        })
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -155,40 +249,30 @@ macro_rules! text {
         }
     )*};
 }
-text!(RunId, TaskId, Token);
+text!(RunId, TaskId, Token, Tenant, KeyId);
 
-impl TryFrom<String> for RunId {
-    type Error = InvalidId;
-    fn try_from(id: String) -> Result<Self, InvalidId> {
-        Self::new(id)
-    }
+macro_rules! parsed {
+    ($($name:ty),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(id: String) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(id: &str) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().into()
+            }
+        }
+    )*};
 }
-
-impl std::str::FromStr for RunId {
-    type Err = InvalidId;
-    fn from_str(id: &str) -> Result<Self, InvalidId> {
-        Self::new(id)
-    }
-}
-
-impl From<RunId> for String {
-    fn from(id: RunId) -> Self {
-        id.0.as_ref().into()
-    }
-}
-
-impl TryFrom<String> for TaskId {
-    type Error = InvalidId;
-    fn try_from(id: String) -> Result<Self, InvalidId> {
-        Self::new(id)
-    }
-}
-
-impl From<TaskId> for String {
-    fn from(id: TaskId) -> Self {
-        id.0.as_ref().into()
-    }
-}
+parsed!(RunId, TaskId, Tenant, KeyId);
 
 #[cfg(test)]
 mod tests {
@@ -202,6 +286,12 @@ mod tests {
         for bad in ["", "a/b", "a.b", &"x".repeat(65)] {
             assert!(RunId::new(bad).is_err(), "{bad:?} was taken");
         }
+        for bad in ["", "a/b", "a:b", "ä", &"x".repeat(65)] {
+            assert!(Tenant::new(bad).is_err(), "{bad:?} was taken");
+        }
+        for bad in ["", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0"] {
+            assert!(KeyId::new(bad).is_err(), "{bad:?} was taken");
+        }
         assert!(TaskId::new("research/step-2/call_0").is_ok());
     }
 
@@ -212,6 +302,20 @@ mod tests {
         assert_eq!(TaskId::new("each/017").unwrap().split_child(), None);
         assert_eq!(TaskId::new("each/x").unwrap().split_child(), None);
         assert_eq!(TaskId::new("each").unwrap().split_child(), None);
+    }
+
+    #[test]
+    fn a_replay_is_named_after_its_run() {
+        let run = RunId::new("a-b").unwrap();
+        let (first, second) =
+            (run.next_replay().unwrap(), run.next_replay().and_then(|run| run.next_replay()).unwrap());
+        assert_eq!((first.as_str(), second.as_str()), ("a-b-r1", "a-b-r2"));
+        assert_eq!((first.replay_of(), second.replay_of()), (Some(run.clone()), Some(first)));
+        assert_eq!((run.replay_of(), second.origin()), (None, "a-b"));
+        for plain in ["r1", "-r1", "a-r0", "a-r01", "a-r", "a-rx", "a-r99999999999"] {
+            assert_eq!(RunId::new(plain).unwrap().replay_of(), None, "{plain}");
+        }
+        assert!(RunId::new("x".repeat(62)).unwrap().next_replay().is_err());
     }
 
     #[test]

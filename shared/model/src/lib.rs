@@ -12,7 +12,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod critical_path;
+pub mod attribution;
 pub mod effect;
 pub mod graph;
 pub mod id;
@@ -21,15 +21,21 @@ pub mod machine;
 pub mod merge;
 pub mod op;
 pub mod payload;
+pub mod quota;
 pub mod run;
+pub mod trace;
 pub mod view;
 
 pub use effect::{Effects, Event, What};
-pub use graph::{Children, Exec, Graph, InvalidGraph, JoinPolicy, Kind, Need, OnMiss, Priority, TaskSpec};
-pub use id::{Ms, RunId, TaskId, Token};
-pub use op::{
-    Assignment, Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, FailureClass,
-    Hint, Next, Outcome, Renew, Renewed, Submit, Submitted,
+pub use graph::{
+    Added, Children, Exec, Graph, InvalidGraph, JoinPolicy, Kind, Need, OnMiss, Priority, TaskSpec,
 };
-pub use payload::Payload;
-pub use run::{Budget, Failure, Group, Run, RunStatus, Task, TaskStatus, Usage};
+pub use id::{KeyId, Ms, RunId, TaskId, Tenant, Token};
+pub use op::{
+    Assignment, Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail,
+    Failed, FailureClass, Hint, More, Next, Outcome, Renew, Renewed, Replayed, Site, Submit, Submitted,
+};
+pub use payload::{Payload, wide_integer};
+pub use quota::{Admitted, Bucket, Rate};
+pub use run::{Answer, Budget, Failure, Group, Keep, Run, RunStatus, Task, TaskStatus, Told, Usage};
+pub use trace::{NoTrace, Trace};

@@ -5,20 +5,23 @@
 
 mod claim;
 mod expand;
+mod extend;
 mod finish;
+mod line;
+mod replay;
 mod settle;
 mod sweep;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     effect::{Effects, Event, What},
     graph::Kind,
     id::{Ms, TaskId},
-    limits::{REPUBLISH_CAP_MS, REPUBLISH_MS},
+    limits::{MAX_OWNERS, REPUBLISH_CAP_MS, REPUBLISH_MS},
     op::{Cancelled, Hint, Submit},
     payload::Payload,
     run::{Run, RunStatus, Task, TaskStatus, Usage},
@@ -50,20 +53,27 @@ impl Run {
         let deadline = submit.deadline.map_or(0, |limit| now.saturating_add(limit));
         let mut run = Self {
             id: submit.run,
+            tenant: submit.caller.tenant,
+            key: submit.caller.key,
             name: submit.name,
             fingerprint: submit.fingerprint,
             status: RunStatus::Running,
             created: now,
             ended: 0,
             deadline,
+            keep: submit.keep,
             due: deadline,
             input: submit.input,
             budget: submit.budget,
+            trace: submit.trace,
             usage: Usage::default(),
             wasted: Usage::default(),
             degraded: false,
             failure: None,
+            replayed: false,
             order,
+            added: Vec::new(),
+            lines: BTreeMap::new(),
             tasks,
         };
         let roots: Vec<TaskId> = run.order.iter().filter(|id| run.tasks[*id].pending == 0).cloned().collect();
@@ -71,11 +81,20 @@ impl Run {
             effects.due.push(None);
         }
         let mut step = Step::new(&mut run, now, effects);
-        step.log(What::RunStarted {});
+        step.log(What::RunStarted { replay_of: None });
         for root in &roots {
             step.make_ready(root);
         }
         run
+    }
+
+    /// Whether `id` belongs to a map, or to an agent at any depth, that has ended: nobody needs it then.
+    pub(crate) fn orphaned(&self, id: &TaskId) -> bool {
+        if let Some(parent) = self.parent(id) {
+            return self.tasks[&parent].status.terminal();
+        }
+        let owner = |id: &TaskId| self.tasks.get(id).and_then(|task| task.owner.clone());
+        std::iter::successors(owner(id), owner).take(MAX_OWNERS).any(|id| self.tasks[&id].status.terminal())
     }
 
     /// Ends the run now. What is in flight is dropped; what comes later is told so.
@@ -111,14 +130,25 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The first time `id` becomes ready: its time limit starts, and the windows of joins behind it.
+    /// The inputs of `id` are there: it is ready, unless others come first at what it touches. The windows of joins
+    /// behind it open.
     fn make_ready(&mut self, id: &TaskId) {
-        let (now, timeout) = (self.now, self.time_limit(id));
-        let Some(task) = self.task(id) else { return };
-        task.deadline = timeout.map_or(0, |limit| now.saturating_add(limit));
-        let opens = task.opens.clone();
-        self.requeue(id);
+        if self.run.tasks.get(id).is_some_and(|task| task.resource.is_none()) || self.enter_line(id) {
+            self.start_time(id);
+        }
+        let opens = self.run.tasks.get(id).map(|task| task.opens.clone()).unwrap_or_default();
         self.open_windows(&opens);
+    }
+
+    /// `id` is ready, and its time limit starts.
+    fn start_time(&mut self, id: &TaskId) {
+        let (now, timeout) = (self.now, self.time_limit(id));
+        // a task's time ends with its agent's
+        let owner = self.run.tasks.get(id).and_then(|task| task.owner.as_ref());
+        let bound = owner.and_then(|owner| self.run.tasks.get(owner)).map_or(0, |owner| owner.deadline);
+        let Some(task) = self.task(id) else { return };
+        task.deadline = sooner(timeout.map_or(0, |limit| now.saturating_add(limit)), bound);
+        self.requeue(id);
     }
 
     /// Ready again: after a retry, a lost lease or a release.
@@ -126,6 +156,9 @@ impl<'a> Step<'a> {
         let now = self.now;
         let Some(task) = self.task(id) else { return };
         task.status = TaskStatus::Ready;
+        if task.ready_at != 0 && task.first_ready_at == 0 {
+            task.first_ready_at = task.ready_at;
+        }
         task.ready_at = now;
         task.republished = 0;
         task.token = None;
@@ -168,7 +201,7 @@ impl<'a> Step<'a> {
     fn end_run(&mut self, status: RunStatus, failure: Option<crate::run::Failure>) {
         self.run.status = status;
         self.run.ended = self.now;
-        self.run.due = self.now + crate::limits::RETENTION_MS;
+        self.run.due = self.now + crate::limits::LINGER_MS;
         self.effects.due.push(None);
         self.effects.ended = true;
         self.log(match (status, &failure) {
@@ -182,9 +215,8 @@ impl<'a> Step<'a> {
         self.queue.clear();
     }
 
-    /// Whether `id` belongs to a map that has ended: nobody needs it then.
     fn orphaned(&self, id: &TaskId) -> bool {
-        self.run.parent(id).is_some_and(|parent| self.run.tasks[&parent].status.terminal())
+        self.run.orphaned(id)
     }
 
     fn kind(&self, id: &TaskId) -> Option<Kind> {

@@ -35,10 +35,45 @@ impl Payload {
         self.0.is_empty()
     }
 
+    /// A whole number in the text that 64 bits don't hold; see [`wide_integer`].
+    pub fn wide_integer(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok().and_then(wide_integer)
+    }
+
     /// Parses the text.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.0)
     }
+}
+
+/// The first whole number in the JSON text `json` that 64 bits don't hold: parsed into a value it would become the
+/// nearest float, another number. Payloads keep it as it is, so it matters only where somebody calculates or calls
+/// with it. What is written with a point or an exponent is a float from the start.
+pub fn wide_integer(json: &str) -> Option<&str> {
+    let (bytes, mut at) = (json.as_bytes(), 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let end = |byte: &u8| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let length = bytes[at..].iter().position(end).unwrap_or(bytes.len() - at);
+                let number = &json[at..at + length];
+                let whole = !number.contains(['.', 'e', 'E']);
+                if whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Some(number);
+                }
+                at += length;
+            }
+            _ => at += 1,
+        }
+    }
+    None
 }
 
 impl std::fmt::Debug for Payload {
@@ -90,6 +125,17 @@ mod tests {
             let text = serde_json::to_string(&holder).unwrap();
             assert_eq!(serde_json::from_str::<Holder>(&text).unwrap(), holder, "{text}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_over_64_bits_are_found() {
+        let fit = r#"{"a\"18446744073709551616": [18446744073709551615, -9223372036854775808, 1e30, 0.1, "99999999999999999999\\"]}"#;
+        assert_eq!(wide_integer(fit), None);
+        for wide in ["18446744073709551616", "-9223372036854775809", "100000000000000000000000000000001"] {
+            assert_eq!(wide_integer(&format!(r#"{{"a": "\"1", "b": [1, {wide}]}}"#)), Some(wide));
+            assert_eq!(wide_integer(wide), Some(wide));
+        }
+        assert_eq!(wide_integer("\"half \\"), None, "no JSON, and no panic");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The state of a run: everything a backend stores, and nothing a clock or a socket would know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     graph::{Exec, Graph, Kind, TaskSpec},
-    id::{Ms, RunId, TaskId, Token},
+    id::{KeyId, Ms, RunId, TaskId, Tenant, Token},
+    limits::{MAX_TOLD, RETENTION_MS},
     payload::Payload,
+    trace::Trace,
 };
 
 /// Where a run stands. It leaves `Running` once and never again.
@@ -36,7 +38,7 @@ pub enum TaskStatus {
     Running,
     /// An attempt failed; the next one starts at its `due` time.
     Retrying,
-    /// A map whose children are at work.
+    /// A map whose children, or an agent whose tasks are at work.
     Expanded,
     /// It has its one recorded result.
     Succeeded,
@@ -74,6 +76,21 @@ pub struct Budget {
     pub usd_micros: Option<u64>,
 }
 
+/// How long a run is kept after its end, in ms; at least [`LINGER_MS`](crate::limits::LINGER_MS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// One that succeeded or was cancelled.
+    pub ended: Ms,
+    /// One that failed.
+    pub failed: Ms,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { ended: RETENTION_MS, failed: RETENTION_MS }
+    }
+}
+
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -94,11 +111,42 @@ pub struct Group {
     pub active: u32,
 }
 
+/// What an attempt was told that reported its outcome and does not hold its task any more. Its cost is booked; a
+/// repeat is told the same and changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The attempt.
+    pub token: Token,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// See [`Told`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It failed; the next attempt was to start at this time.
+    Retrying(Ms),
+    /// It handed the task back.
+    Released,
+    /// It was too late: somebody else held the task or had ended it.
+    Stale,
+    /// Nobody needed its outcome any more.
+    Cancelled,
+}
+
 /// One task and its state. Fields that do not apply are zero or `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// What was submitted; `None` for a map's child, which takes everything from its map.
+    /// What was submitted or added; `None` for a map's child, which takes everything from its map.
     pub spec: Option<Box<TaskSpec>>,
+    /// The agent that it belongs to, if an attempt added it.
+    pub owner: Option<TaskId>,
+    /// Its owner fails with it.
+    pub vital: bool,
+    /// What it must not touch at the same time as another task, once that is known.
+    pub resource: Option<String>,
+    /// Tasks that its attempts added before its end.
+    pub added: Vec<TaskId>,
     /// Who waits for it, in the order of the graph.
     pub successors: Vec<TaskId>,
     /// Joins with a time limit that starts when this task becomes ready.
@@ -117,12 +165,18 @@ pub struct Task {
     pub republished: u32,
     /// The token of the attempt that holds it, or that ended it.
     pub token: Option<Token>,
+    /// The last [`MAX_TOLD`](crate::limits::MAX_TOLD) attempts that reported and do not hold it, in that order.
+    pub told: Vec<Told>,
     /// When it, or its window as a join, ends; 0 for never.
     pub deadline: Ms,
     /// When it last became ready.
     pub ready_at: Ms,
+    /// When it became ready for the first time, if that was another time; else 0.
+    pub first_ready_at: Ms,
     /// When its last attempt was claimed.
     pub started_at: Ms,
+    /// From its last claim to the first token that a model generated; 0 for none.
+    pub first_token: Ms,
     /// When it ended.
     pub ended_at: Ms,
     /// Inputs still missing (of a task that is executed).
@@ -153,6 +207,10 @@ pub struct Task {
 pub struct Run {
     /// Its id.
     pub id: RunId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// The API key that submitted it, against whose runs under way it counts.
+    pub key: Option<KeyId>,
     /// A label for people; may be empty.
     pub name: String,
     /// Hash of the request, to tell a repeated submit from a conflicting one.
@@ -165,12 +223,16 @@ pub struct Run {
     pub ended: Ms,
     /// When it must have ended; 0 for never.
     pub deadline: Ms,
+    /// How long it is kept after its end.
+    pub keep: Keep,
     /// Next time somebody must look at the run itself: its deadline, then its purge.
     pub due: Ms,
     /// The `input` of the request.
     pub input: Payload,
     /// What it may spend.
     pub budget: Budget,
+    /// The trace it belongs to.
+    pub trace: Option<Trace>,
     /// What recorded attempts cost.
     pub usage: Usage,
     /// What attempts cost whose outcome was not recorded.
@@ -179,10 +241,24 @@ pub struct Run {
     pub degraded: bool,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Another run goes on from what this one recorded: see [`Run::replay`].
+    pub replayed: bool,
     /// The graph's tasks in order; the last is the output. Children of maps are not listed.
     pub order: Vec<TaskId>,
+    /// Tasks that attempts added, in that order.
+    pub added: Vec<TaskId>,
+    /// Who waits for each resource, in order; the first has it. None is empty.
+    pub lines: BTreeMap<String, Vec<TaskId>>,
     /// All tasks that exist, children of maps included once they are released.
     pub tasks: HashMap<TaskId, Task>,
+}
+
+impl Run {
+    /// When it may be forgotten, as of its end.
+    pub(crate) fn kept_until(&self) -> Ms {
+        let keep = if self.status == RunStatus::Failed { self.keep.failed } else { self.keep.ended };
+        self.ended.saturating_add(keep)
+    }
 }
 
 impl RunStatus {
@@ -211,6 +287,15 @@ impl Usage {
 }
 
 impl Budget {
+    /// What is left of it after `usage`.
+    pub fn left(&self, usage: &Usage) -> Self {
+        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        Self {
+            tokens: self.tokens.map(|limit| limit.saturating_sub(tokens)),
+            usd_micros: self.usd_micros.map(|limit| limit.saturating_sub(usage.usd_micros)),
+        }
+    }
+
     /// Whether `usage` has used it up.
     pub fn spent(&self, usage: &Usage) -> bool {
         let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
@@ -220,11 +305,23 @@ impl Budget {
 }
 
 impl Task {
+    /// Remembers what the attempt with `token` was told; the oldest is forgotten.
+    pub(crate) fn tell(&mut self, token: Token, answer: Answer) {
+        if self.told.len() == MAX_TOLD {
+            self.told.remove(0);
+        }
+        self.told.push(Told { token, answer });
+    }
+
     /// A task in its first state: waiting for its inputs.
     pub fn waiting(spec: Option<Box<TaskSpec>>) -> Self {
         let pending = spec.as_ref().map_or(0, |spec| u32::try_from(spec.inputs.len()).unwrap_or(u32::MAX));
         Self {
             spec,
+            owner: None,
+            vital: false,
+            resource: None,
+            added: Vec::new(),
             successors: Vec::new(),
             opens: Vec::new(),
             status: TaskStatus::Waiting,
@@ -234,9 +331,12 @@ impl Task {
             lost: 0,
             republished: 0,
             token: None,
+            told: Vec::new(),
             deadline: 0,
             ready_at: 0,
+            first_ready_at: 0,
             started_at: 0,
+            first_token: 0,
             ended_at: 0,
             pending,
             done: 0,

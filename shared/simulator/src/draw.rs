@@ -58,11 +58,14 @@ impl Stream {
     }
 }
 
+/// The prime of FNV-1a with 64 bits.
+pub(crate) const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
 /// FNV-1a, 64 bits, finalised; fixed here because answers must not change with a library version.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }))
+    mix(bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)))
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood 2014).

@@ -82,8 +82,12 @@ pub struct Call {
     pub run: Option<String>,
     /// Header `X-Trireme-Task`.
     pub task: Option<String>,
+    /// OpenAI's `prompt_cache_key`.
+    pub cache_key: Option<String>,
     /// Tokens billed for the request; none for a refused one.
     pub prompt_tokens: u64,
+    /// Of them read from the prompt cache.
+    pub cached_tokens: u64,
     /// Tokens billed for the answer: those that were sent.
     pub completion_tokens: u64,
     /// HTTP status; 0 while nothing was sent.
@@ -125,6 +129,8 @@ pub struct Stats {
     pub garbled: u64,
     /// Tokens billed for requests.
     pub prompt_tokens: u64,
+    /// Of them read from the prompt cache.
+    pub cached_tokens: u64,
     /// Tokens billed for answers.
     pub completion_tokens: u64,
     /// Id of the newest call, 0 before the first.

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod openai;
+mod prefix;
 
 use serde_json::Value;
 
@@ -17,12 +18,16 @@ pub(crate) struct Prompt {
     pub(crate) messages: Vec<Message>,
     /// Names of the tools on offer.
     pub(crate) tools: Vec<String>,
-    /// Bytes of the tools' definitions as compact JSON; they are billed as part of the prompt.
-    tool_bytes: usize,
+    /// The tools' definitions as compact JSON; they are billed as part of the prompt.
+    tool_text: String,
+    /// Whether several calls may come in one turn.
+    pub(crate) parallel: bool,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) stream: bool,
     /// OpenAI: end the stream with a usage frame.
     pub(crate) include_usage: bool,
+    /// OpenAI: which prompts to keep in one place.
+    pub(crate) cache_key: Option<String>,
     /// JSON schema that the answer should fit.
     pub(crate) schema: Option<Value>,
     hash: u64,
@@ -121,6 +126,31 @@ impl Prompt {
             .map_or("", |message| &message.text)
     }
 
+    /// Text of the first user message that has any.
+    pub(crate) fn goal(&self) -> &str {
+        let asked =
+            self.messages.iter().find(|message| message.role == Role::User && !message.text.is_empty());
+        asked.map_or("", |message| &message.text)
+    }
+
+    /// All tool results in order, each with its call.
+    pub(crate) fn all_results(&self) -> impl Iterator<Item = (&Called, &Answered)> {
+        self.messages.iter().enumerate().filter(|(_, message)| !message.calls.is_empty()).flat_map(
+            |(at, asking)| {
+                let answers = self.messages[at + 1..].iter().take_while(|m| m.role != Role::Assistant);
+                let answers = answers.flat_map(|message| &message.results);
+                answers.filter_map(|result| {
+                    Some((asking.calls.iter().find(|call| call.id == result.id)?, result))
+                })
+            },
+        )
+    }
+
+    pub(crate) fn all_results_text(&self) -> String {
+        let texts: Vec<&str> = self.all_results().map(|(_, result)| result.text.as_str()).collect();
+        texts.join("\n")
+    }
+
     /// Tool results that end the conversation.
     pub(crate) fn last_results(&self) -> Vec<&Answered> {
         let count = self.messages.iter().rev();
@@ -158,7 +188,7 @@ impl Prompt {
             let results = message.results.iter().map(|result| result.text.len());
             message.text.len() + calls.sum::<usize>() + results.sum::<usize>()
         });
-        tokens_of_bytes(self.system.len() + self.tool_bytes + messages.sum::<usize>())
+        tokens_of_bytes(self.system.len() + self.tool_text.len() + messages.sum::<usize>())
     }
 
     fn content_hash(&self) -> u64 {
@@ -214,8 +244,12 @@ fn positive(body: &Value, field: &str) -> Result<Option<u64>, Refusal> {
 }
 
 fn flag(body: &Value, field: &str) -> Result<bool, Refusal> {
+    flag_or(body, field, false)
+}
+
+fn flag_or(body: &Value, field: &str, default: bool) -> Result<bool, Refusal> {
     match &body[field] {
-        Value::Null => Ok(false),
+        Value::Null => Ok(default),
         Value::Bool(value) => Ok(*value),
         _ => Err(Refusal::of(field, format!("{field}: must be a boolean"))),
     }

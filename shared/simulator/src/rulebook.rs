@@ -1,7 +1,10 @@
 //! The compiled scenario: finds the rule for a call and renders its answer.
 
+mod cache;
 mod compile;
 mod gate;
+mod pace;
+mod script;
 
 use std::{
     collections::HashMap,
@@ -17,13 +20,16 @@ use crate::{
     draw::{self, Draw},
     echo,
     matcher::{Glob, Text},
-    prompt::{Prompt, Refusal},
-    reply::{Pace, Plan, Reply, Segment, ToolBody, ToolReply, Usage},
-    scenario::{Fault, Latency, Stop, Unmatched, UsageOverride},
+    prompt::{Answered, Prompt, Refusal},
+    reply::{Plan, Reply, Segment, ToolBody, ToolReply, Usage},
+    scenario::{Fault, Latency, Range, Stop, Unmatched, UsageOverride},
     template::{self, Templates},
 };
 
+use cache::Cache;
 use gate::Gate;
+use pace::{Own, Speeds};
+use script::Script;
 
 /// Distinct contents whose repeats are counted; over it the count starts anew for all.
 const MAX_CONTENTS: usize = 1_000_000;
@@ -35,8 +41,10 @@ pub(crate) struct Rulebook {
     pub(crate) models: Vec<String>,
     unmatched: Unmatched,
     templates: Templates,
-    pace: LlmPace,
+    speeds: Speeds,
+    cache: Option<Cache>,
     llm: Vec<LlmRule>,
+    scripts: Vec<Script>,
     tools: Vec<ToolRule>,
     /// How often each content was asked.
     asked: Mutex<HashMap<u64, u64>>,
@@ -50,15 +58,20 @@ struct LlmRule {
     last_user: Option<Text>,
     system: Option<Text>,
     anywhere: Option<Text>,
+    goal: Option<Text>,
+    all_results: Option<Text>,
+    result_count: Option<Range>,
     tool_results: Option<Text>,
     has_tool_results: Option<bool>,
     tool_result_of: Option<Glob>,
     offers_tool: Option<Glob>,
-    turn: Option<crate::scenario::Range>,
+    offers_tools: Option<bool>,
+    parallel: Option<bool>,
+    turn: Option<Range>,
     stream: Option<bool>,
     says: Says,
     calls: Vec<(String, Arguments)>,
-    pace: LlmPace,
+    pace: Own,
     usage: UsageOverride,
     stop: Option<Stop>,
     fault: Option<Fault>,
@@ -76,13 +89,6 @@ enum Says {
 enum Arguments {
     Json(template::Json),
     Raw(template::Text),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LlmPace {
-    time_to_first_token: Latency,
-    tokens_per_second: Option<f64>,
-    chunk_interval: Duration,
 }
 
 #[derive(Debug)]
@@ -108,6 +114,9 @@ impl Rulebook {
     /// Forgets how often rules applied and contents were asked.
     pub(crate) fn reset(&self) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if let Some(cache) = &self.cache {
+            cache.clear();
+        }
         self.llm.iter().for_each(|rule| rule.gate.reset());
         self.tools.iter().for_each(|rule| rule.gate.reset());
     }
@@ -122,39 +131,51 @@ impl Rulebook {
             let n = rule.holds(prompt).then(|| rule.gate.admit(&draw)).flatten()?;
             Some((rule, n))
         });
-        if found.is_none() && self.unmatched == Unmatched::Error {
+        let script =
+            if found.is_some() { None } else { self.scripts.iter().find(|script| script.holds(prompt)) };
+        if found.is_none() && script.is_none() && self.unmatched == Unmatched::Error {
             return Err(missing(format!("no rule of the scenario matches this call to `{}`", prompt.model)));
         }
         let id = format!("{:016x}", draw.stream("id").next_u64());
         let failed = |message| Refusal { status: 500, message, param: None };
-        let segments = match found {
-            Some((rule, n)) => self.segments(rule, prompt, n, draw.occurrence(), &id).map_err(failed)?,
-            None => vec![Segment::Text(echo::answer(prompt))],
+        let segments = match (found, script) {
+            (Some((rule, n)), _) => self.segments(rule, prompt, n, draw.occurrence(), &id).map_err(failed)?,
+            (None, Some(script)) => script.segments(prompt, &self.templates, &id).map_err(failed)?,
+            (None, None) => vec![Segment::Text(echo::answer(prompt))],
         };
         let has_calls = segments.iter().any(|s| matches!(s, Segment::Call { .. }));
-        let pace = found.map_or(&self.pace, |(rule, _)| &rule.pace);
+        let own = found.map(|(rule, _)| rule.pace).unwrap_or_default();
         let usage = found.map(|(rule, _)| rule.usage).unwrap_or_default();
+        let prompt_tokens = usage.prompt_tokens.unwrap_or_else(|| prompt.tokens());
+        let cached = usage.cached_tokens.or_else(|| Some(self.cache.as_ref()?.cached(prompt)));
+        let cached = cached.unwrap_or_default().min(prompt_tokens);
+        let work =
+            self.cache.as_ref().map_or(prompt_tokens as f64, |cache| cache.work(prompt_tokens, cached));
+        let pace = self.speeds.pace(own, &prompt.model, work, &mut draw.stream("first token"));
+        let name = match (found, script) {
+            (Some((rule, _)), _) => &rule.gate.name,
+            (None, Some(script)) => &script.name,
+            (None, None) => "echo",
+        };
         let mut reply = Reply {
-            plan: plan(found.map(|(rule, _)| (&rule.gate, rule.fault.as_ref())), &draw),
+            plan: plan(name, found.and_then(|(rule, _)| rule.fault.as_ref()), &draw),
             segments,
             stop: if has_calls { Stop::ToolCalls } else { Stop::Stop },
             usage: Usage::default(),
-            pace: Pace {
-                first_token: pace.time_to_first_token.draw(&mut draw.stream("first token")),
-                tokens_per_second: pace.tokens_per_second,
-                chunk_interval: pace.chunk_interval,
-            },
+            pace,
             id,
         };
         reply.limit(prompt.max_tokens);
         if let Some(stop) = found.and_then(|(rule, _)| rule.stop) {
             reply.stop = stop;
         }
-        let prompt_tokens = usage.prompt_tokens.unwrap_or_else(|| prompt.tokens());
+        if let (Some(cache), None) = (&self.cache, &reply.plan.fault) {
+            cache.keep(prompt, reply.pace.first_token);
+        }
         reply.usage = Usage {
             prompt: prompt_tokens,
             completion: usage.completion_tokens.unwrap_or_else(|| reply.tokens()),
-            cached: usage.cached_tokens.unwrap_or(0).min(prompt_tokens),
+            cached,
         };
         Ok(reply)
     }
@@ -193,7 +214,11 @@ impl Rulebook {
         };
         let latency = found.map(|(rule, _)| rule.latency).unwrap_or_default();
         Ok(ToolReply {
-            plan: plan(found.map(|(rule, _)| (&rule.gate, rule.fault.as_ref())), &draw),
+            plan: plan(
+                found.map_or("echo", |(rule, _)| &rule.gate.name),
+                found.and_then(|(rule, _)| rule.fault.as_ref()),
+                &draw,
+            ),
             latency: latency.draw(&mut draw.stream("latency")),
             body,
         })
@@ -258,33 +283,27 @@ fn missing(message: String) -> Refusal {
     Refusal { status: 404, message, param: Some("model".to_owned()) }
 }
 
-fn plan(found: Option<(&Gate, Option<&Fault>)>, draw: &Draw) -> Plan {
-    let fault = found.and_then(|(_, fault)| fault).cloned();
+fn plan(rule: &str, fault: Option<&Fault>, draw: &Draw) -> Plan {
+    let fault = fault.cloned();
     let fault_after = match &fault {
         Some(Fault::Error { after, .. }) => after.draw(&mut draw.stream("error")),
         _ => Duration::ZERO,
     };
-    Plan {
-        rule: found.map_or_else(|| "echo".to_owned(), |(gate, _)| gate.name.clone()),
-        occurrence: draw.occurrence(),
-        fault,
-        fault_after,
-    }
+    Plan { rule: rule.to_owned(), occurrence: draw.occurrence(), fault, fault_after }
 }
 
 fn llm_context(prompt: &Prompt, n: u64, occurrence: u64) -> Jinja {
-    let results: Vec<Jinja> = prompt
-        .last_results()
-        .into_iter()
-        .map(|result| {
-            let content = serde_json::from_str::<Value>(&result.text);
-            let content = content.unwrap_or_else(|_| Value::String(result.text.clone()));
-            context! { name => result.name.as_str(), text => result.text.as_str(), content => Jinja::from(Serde(&content)) }
-        })
-        .collect();
+    let result = |result: &Answered| {
+        let content = serde_json::from_str::<Value>(&result.text);
+        let content = content.unwrap_or_else(|_| Value::String(result.text.clone()));
+        context! { name => result.name.as_str(), text => result.text.as_str(), content => Jinja::from(Serde(&content)) }
+    };
+    let results: Vec<Jinja> = prompt.last_results().into_iter().map(result).collect();
+    let all_results: Vec<Jinja> = prompt.all_results().map(|(_, answered)| result(answered)).collect();
     context! {
         model => prompt.model.as_str(), system => prompt.system.as_str(), prompt => prompt.all_text(),
-        last_user => prompt.last_user(), tool_results => results, tools => prompt.tools.clone(),
+        last_user => prompt.last_user(), tool_results => results,
+        goal => prompt.goal(), all_results => all_results, tools => prompt.tools.clone(),
         turn => prompt.turn(), n => n, occurrence => occurrence, hash => prompt.hash_text(),
     }
 }
@@ -303,6 +322,11 @@ impl LlmRule {
             && self.last_user.as_ref().is_none_or(|wanted| wanted.holds(prompt.last_user()))
             && self.system.as_ref().is_none_or(|wanted| wanted.holds(&prompt.system))
             && text(&self.anywhere, &|| prompt.all_text())
+            && self.goal.as_ref().is_none_or(|wanted| wanted.holds(prompt.goal()))
+            && text(&self.all_results, &|| prompt.all_results_text())
+            && self.result_count.is_none_or(|count| count.holds(prompt.all_results().count() as u64))
+            && self.offers_tools.is_none_or(|offers| offers != prompt.tools.is_empty())
+            && self.parallel.is_none_or(|parallel| parallel == prompt.parallel)
             && text(&self.tool_results, &|| prompt.last_results_text())
             && self.has_tool_results.is_none_or(|has| has != prompt.last_results().is_empty())
             && self

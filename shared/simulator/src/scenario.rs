@@ -4,15 +4,20 @@
 
 mod latency;
 mod llm;
+mod script;
+mod speed;
 mod tool;
 mod value;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use latency::{Latency, LogNormal, Spread, Straggler, Uniform};
 pub use llm::{LlmResponse, LlmRule, LlmWhen, Stop, ToolCall, UsageOverride};
+pub use script::{Script, Step, Stuck};
+pub use speed::{PromptCache, Speed};
 pub use tool::{ToolResponse, ToolRule, ToolWhen};
 pub use value::{Fault, Match, Range, Span, TextMatch};
 
@@ -37,8 +42,18 @@ pub struct Scenario {
     pub time_to_first_token: Latency,
     /// For rules without their own `tokens_per_second`; unlimited unless told.
     pub tokens_per_second: Option<f64>,
+    /// Prompt tokens that a model reads in a second before its first token; unlimited unless told.
+    pub prompt_tokens_per_second: Option<f64>,
+    /// Speeds of single models, before the three above; the first whose glob fits wins.
+    pub speeds: Vec<Speed>,
+    /// Prompts that share a beginning cost less; no cache unless told.
+    pub prompt_cache: Option<PromptCache>,
+    /// Any value; templates see it as `data`.
+    pub data: Value,
     /// Rules for model calls; the first that matches wins.
     pub rules: Vec<LlmRule>,
+    /// How a model pursues goals, for calls that no rule matches; the first that matches wins.
+    pub scripts: Vec<Script>,
     /// Rules for HTTP tools; the first that matches wins.
     pub tools: Vec<ToolRule>,
 }
@@ -89,7 +104,12 @@ impl Default for Scenario {
             chunk_interval: Span::from_millis(50),
             time_to_first_token: Latency::default(),
             tokens_per_second: None,
+            prompt_tokens_per_second: None,
+            speeds: Vec::new(),
+            prompt_cache: None,
+            data: Value::Null,
             rules: Vec::new(),
+            scripts: Vec::new(),
             tools: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! Templates of answers: minijinja with fuel, strict about undefined values, plus functions that
 //! make up values repeatably. Compiled once when a scenario is loaded.
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja, value::Serde};
 use serde_json::Value;
 
 use crate::{draw::Stream, echo};
@@ -39,8 +39,10 @@ pub(crate) enum Json {
 // === impl Templates ===
 
 impl Templates {
-    pub(crate) fn new() -> Self {
+    /// `data` is seen by all templates under that name.
+    pub(crate) fn new(data: &Value) -> Self {
         let mut env = Environment::new();
+        env.add_global("data", Jinja::from(Serde(data)));
         env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_fuel(Some(FUEL));
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     fn render(value: Value) -> Result<Value, String> {
-        let mut templates = Templates::new();
+        let mut templates = Templates::new(&json!({"size": 7}));
         let json = templates.json("here", &value)?;
         let context = minijinja::context! { args => minijinja::context! { ids => vec![1, 2], q => "a<b" } };
         templates.render_json(&json, &context)
@@ -169,8 +171,8 @@ mod tests {
 
     #[test]
     fn a_whole_expression_keeps_its_type() {
-        let value = json!({"ids": "{{ args.ids }}", "text": "ids: {{ args.ids|length }}", "n": 3, "q": "{{ args.q }}"});
-        let expected = json!({"ids": [1, 2], "text": "ids: 2", "n": 3, "q": "a<b"});
+        let value = json!({"size": "{{ data.size }}", "ids": "{{ args.ids }}", "text": "ids: {{ args.ids|length }}", "n": 3, "q": "{{ args.q }}"});
+        let expected = json!({"size": 7, "ids": [1, 2], "text": "ids: 2", "n": 3, "q": "a<b"});
         assert_eq!(expected, render(value).unwrap());
     }
 

@@ -1,14 +1,19 @@
 //! What a worker executes: a task's body and the recorded values become a concrete call.
 
+mod agent;
 mod reads;
 mod wire;
 
 use serde_json::Value;
 use trireme_model::{Payload, TaskId, limits::MAX_WIDTH, merge::Merge};
 
-use crate::template::{Json, Text, path, scope::Scope};
+use self::agent::Agent;
+use crate::{
+    agent::AgentCall,
+    template::{Json, Text, path, scope::Scope},
+};
 
-pub(crate) use wire::{LlmWire, MapWire, MessageWire, ToolWire, Wire};
+pub(crate) use wire::{AgentWire, LlmWire, MapWire, MessageWire, ToolWire, Wire};
 
 /// A task's body, its templates parsed. Parsing costs some microseconds per template, so keep it for as long
 /// as the same body comes back: all children of a map share one.
@@ -20,6 +25,7 @@ enum Work {
     Llm(Box<Llm>),
     Tool { name: String, args: Json },
     Map { over: Json, each: Box<Work> },
+    Agent(Box<Agent>),
     Join,
 }
 
@@ -106,6 +112,8 @@ pub enum Call {
         /// Its arguments.
         args: Value,
     },
+    /// Begin or go on with an agent.
+    Agent(Box<AgentCall>),
     /// Expand into one child per item.
     Map {
         /// At most [`MAX_WIDTH`] of them.
@@ -196,26 +204,35 @@ impl Body {
     /// Whether token deltas of its call go to the run's events.
     pub fn streams(&self) -> bool {
         let work = if let Work::Map { each, .. } = &self.0 { each } else { &self.0 };
-        matches!(work, Work::Llm(llm) if llm.stream)
+        match work {
+            Work::Llm(llm) => llm.stream,
+            Work::Agent(agent) => agent.streams(),
+            _ => false,
+        }
     }
 }
 
 impl Work {
     fn of(wire: Wire) -> Result<Self, String> {
         match wire {
-            Wire { llm: Some(llm), tool: None, map: None, .. } => {
+            Wire { llm: Some(llm), tool: None, map: None, agent: None, .. } => {
                 Llm::of(llm).map(|llm| Self::Llm(Box::new(llm)))
             }
-            Wire { llm: None, tool: Some(tool), map: None, .. } => {
+            Wire { llm: None, tool: Some(tool), map: None, agent: None, .. } => {
                 let args = tool.args.parse().map_err(|error| error.to_string())?;
                 Ok(Self::Tool { name: tool.name, args: Json::parse(args)? })
             }
-            Wire { llm: None, tool: None, map: Some(map), .. } => {
+            Wire { llm: None, tool: None, map: Some(map), agent: None, .. } => {
                 let over = map.over.parse().map_err(|error| error.to_string())?;
                 Ok(Self::Map { over: Json::parse(over)?, each: Box::new(Self::of(*map.each)?) })
             }
-            Wire { llm: None, tool: None, map: None, merge: Some(Merge { .. }) } => Ok(Self::Join),
-            _ => Err("it is none of llm, tool, map and join".to_owned()),
+            Wire { llm: None, tool: None, map: None, agent: Some(agent), .. } => {
+                Agent::of(agent).map(|agent| Self::Agent(Box::new(agent)))
+            }
+            Wire { llm: None, tool: None, map: None, agent: None, merge: Some(Merge { .. }) } => {
+                Ok(Self::Join)
+            }
+            _ => Err("it is none of llm, tool, map, agent and join".to_owned()),
         }
     }
 
@@ -225,6 +242,7 @@ impl Work {
             Self::Tool { name, args } => {
                 Ok(Call::Tool { name: name.clone(), args: args.render(scope, "args")? })
             }
+            Self::Agent(agent) => agent.call(scope).map(|call| Call::Agent(Box::new(call))),
             Self::Map { over, .. } => items(over, scope).map(|items| Call::Map { items }),
             Self::Join => Err(RenderError::Body("a join fires by itself".to_owned())),
         }

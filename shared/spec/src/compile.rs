@@ -1,21 +1,26 @@
 //! Turns a spec into a graph: derives who waits for whom, and checks every name.
 
+mod agent;
 mod output;
 mod refer;
+mod schema;
 mod work;
 
 use std::collections::HashMap;
 
 use trireme_model::{
-    Budget, Exec, Graph, InvalidGraph, Kind, Ms, Payload, Priority, RunId, Submit, TaskId, TaskSpec,
-    limits::MAX_EDGES,
+    Budget, Caller, Exec, Graph, InvalidGraph, Kind, Ms, Payload, Priority, RunId, Submit, TaskId, TaskSpec,
+    limits::{MAX_EDGES, MAX_LABEL},
 };
 
 use crate::{
     Checker,
-    problem::{Invalid, Report, hint, quoted},
+    body::Wire,
+    problem::{Invalid, Report, quoted},
     source::join,
-    spec::{ATTEMPTS, BACKOFF_MS, LLM_TIMEOUT_MS, Name, Settings, Spec, TOOL_TIMEOUT_MS, Work},
+    spec::{
+        AGENT_TIMEOUT_MS, ATTEMPTS, BACKOFF_MS, LLM_TIMEOUT_MS, Name, Settings, Spec, TOOL_TIMEOUT_MS, Work,
+    },
 };
 
 /// The id of the hidden last task.
@@ -84,16 +89,19 @@ impl Spec {
 }
 
 impl Compiled {
-    /// The request that starts it. `fingerprint` tells a repeated request from another one.
+    /// The request that starts it, untraced. `fingerprint` tells a repeated request from another one.
     pub fn submit(&self, run: RunId, fingerprint: impl Into<String>) -> Submit {
         Submit {
             run,
+            caller: Caller::default(),
             name: self.name.clone(),
             fingerprint: fingerprint.into(),
             graph: self.graph.clone(),
             input: self.input.clone(),
             deadline: self.deadline,
             budget: self.budget,
+            keep: Default::default(),
+            trace: None,
         }
     }
 }
@@ -106,6 +114,7 @@ struct Compiler<'s> {
     index: HashMap<&'s str, usize>,
     /// Models that were checked.
     models: HashMap<String, bool>,
+    schemas: schema::Schemas,
 }
 
 /// What a task waits for, as it is found: in order, without repeats.
@@ -129,7 +138,7 @@ impl Inputs {
 impl<'s> Compiler<'s> {
     fn new(spec: &'s Spec, checker: &'s dyn Checker, report: &'s mut Report) -> Self {
         let index = spec.tasks.iter().enumerate().map(|(at, task)| (task.id.as_str(), at)).collect();
-        Self { spec, checker, report, index, models: HashMap::new() }
+        Self { spec, checker, report, index, models: HashMap::new(), schemas: Default::default() }
     }
 
     fn graph(mut self) -> Option<Graph> {
@@ -169,6 +178,7 @@ impl<'s> Compiler<'s> {
             Work::Llm(llm) => (Kind::Llm, self.llm(llm, false, &mut inputs), None, None),
             Work::Tool(tool) => (Kind::Tool, self.tool(tool, false, &mut inputs), None, None),
             Work::Join(join) => (Kind::Join, self.join(join, &mut inputs), Some(join.gather.policy), None),
+            Work::Agent(agent) => (Kind::Agent, self.agent(agent, &mut inputs), None, None),
             Work::Map(map) => {
                 let (wire, children) = self.map(map, &task.settings, &mut inputs);
                 (Kind::Map, wire, Some(map.gather.policy), Some(children))
@@ -180,7 +190,8 @@ impl<'s> Compiler<'s> {
         let id = TaskId::new(&task.id).ok()?;
         let exec = self.exec(kind, &task.settings, None);
         // a join over a name that does not exist can't be held to its `need`: that was reported already
-        Some(TaskSpec { id, exec, inputs: inputs.ids, policy, children, body: Payload::of(&wire) })
+        let (label, body) = (label(&wire), Payload::of(&wire));
+        Some(TaskSpec { id, label, exec, inputs: inputs.ids, policy, children, body })
     }
 
     /// A name that must be a task's.
@@ -189,7 +200,7 @@ impl<'s> Compiler<'s> {
             inputs.add(&name.text);
             return;
         }
-        let hint = hint(&name.text, self.spec.tasks.iter().map(|task| task.id.as_str()));
+        let hint = self.report.hint(&name.text, self.spec.tasks.iter().map(|task| task.id.as_str()));
         self.report.add(&name.path, Some(name.place), format!("unknown task {}{hint}", quoted(&name.text)));
     }
 
@@ -199,12 +210,14 @@ impl<'s> Compiler<'s> {
         let timeout = match kind {
             Kind::Llm => Some(own.timeout.or(defaults.timeout).unwrap_or(LLM_TIMEOUT_MS)),
             Kind::Tool => Some(own.timeout.or(defaults.timeout).unwrap_or(TOOL_TIMEOUT_MS)),
+            // defaults are of single calls
+            Kind::Agent => Some(own.timeout.unwrap_or(AGENT_TIMEOUT_MS)),
             // a map's children have limits of their own
             _ => own.timeout,
         };
         let pool = match kind {
             Kind::Join => String::new(),
-            Kind::Llm => own.pool.clone().unwrap_or_else(|| "llm".to_owned()),
+            Kind::Llm | Kind::Agent => own.pool.clone().unwrap_or_else(|| "llm".to_owned()),
             _ => own.pool.clone().unwrap_or_else(|| "tool".to_owned()),
         };
         let attempts = own.attempts.or(around.and_then(|map| map.attempts)).or(defaults.attempts);
@@ -217,10 +230,24 @@ impl<'s> Compiler<'s> {
             timeout,
             max_attempts: attempts.unwrap_or(ATTEMPTS),
             backoff: backoff.unwrap_or(BACKOFF_MS),
+            // an agent's steps are paid, each by itself
             paid: kind == Kind::Llm,
             fallback: own.fallback.clone(),
         }
     }
+}
+
+/// What a task calls, for people: its tool, or its model; of a map, that of its children.
+fn label(wire: &Wire) -> String {
+    let name = match wire {
+        Wire { llm: Some(llm), .. } => llm.model.as_str(),
+        Wire { tool: Some(tool), .. } => &tool.name,
+        Wire { agent: Some(agent), .. } => agent.call.leading_model(),
+        Wire { map: Some(map), .. } => return label(&map.each),
+        _ => return String::new(),
+    };
+    let end = (0..=name.len().min(MAX_LABEL)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    name[..end].to_owned()
 }
 
 fn describe_cycle(cycle: &[TaskId]) -> String {

@@ -4,23 +4,36 @@ use std::{collections::HashMap, fmt::Write};
 
 use trireme_model::{JoinPolicy, Kind, Need, OnMiss, TaskId, TaskSpec};
 
-use crate::{Compiled, OUTPUT, body::Wire};
+use crate::{
+    Compiled, OUTPUT,
+    agent::{AgentCall, Strategy},
+    body::Wire,
+    problem::visible,
+};
+
+/// Tools, and agents, that the drawing of an agent names; more are counted.
+const NAMED: usize = 5;
 
 impl Compiled {
     /// The graph as text: tasks of one level wait for nothing but the levels before, so they may run at once.
     pub fn tree(&self) -> String {
         let tasks = self.graph.tasks();
         let levels = levels(tasks);
+        let mut by_level: Vec<Vec<&TaskSpec>> = Vec::new();
+        for task in tasks {
+            let level = levels.get(&task.id).copied().unwrap_or(0);
+            // at most as many levels as tasks
+            by_level.resize(by_level.len().max(level + 1), Vec::new());
+            by_level[level].push(task);
+        }
         let edges: usize = tasks.iter().map(|task| task.inputs.len()).sum();
-        let depth = levels.values().max().map_or(0, |last| last + 1);
-        let name = if self.name.is_empty() { "run" } else { &self.name };
+        let depth = by_level.len();
+        let name = if self.name.is_empty() { "run".to_owned() } else { visible(&self.name) };
         let mut text = format!("{name}: {} tasks, {edges} edges, {depth} levels\n", tasks.len());
         let wide = tasks.iter().map(|task| task.id.as_str().len()).max().unwrap_or(0);
         let what: HashMap<&TaskId, String> = tasks.iter().map(|task| (&task.id, what(task))).collect();
         let broad = what.values().map(|what| what.chars().count()).max().unwrap_or(0);
-        for level in 0..depth {
-            let here: Vec<&TaskSpec> =
-                tasks.iter().filter(|task| levels.get(&task.id) == Some(&level)).collect();
+        for (level, here) in by_level.iter().enumerate() {
             let many = if here.len() > 1 { format!(" ({} at once)", here.len()) } else { String::new() };
             // writing into a String can't fail
             let _ = writeln!(text, "level {}{many}", level + 1);
@@ -90,7 +103,7 @@ fn levels(tasks: &[TaskSpec]) -> HashMap<&TaskId, usize> {
 fn what(task: &TaskSpec) -> String {
     let wire: Wire = task.body.parse().unwrap_or_default();
     let policy = task.policy.map(|policy| policy_of(&policy)).unwrap_or_default();
-    match (task.exec.kind, &wire.map) {
+    let what = match (task.exec.kind, &wire.map) {
         (Kind::Join, _) if task.id.as_str() == OUTPUT => "the run's output".to_owned(),
         (Kind::Tool, _) if task.id.as_str() == OUTPUT => "the run's output, a template".to_owned(),
         (Kind::Join, _) => format!("join, {policy}"),
@@ -99,7 +112,8 @@ fn what(task: &TaskSpec) -> String {
             format!("map of {}, {at_once} at once, {policy}", call(&map.each))
         }
         _ => call(&wire),
-    }
+    };
+    visible(&what)
 }
 
 fn call(wire: &Wire) -> String {
@@ -108,8 +122,35 @@ fn call(wire: &Wire) -> String {
             format!("llm {}{}", llm.model, if llm.stream { ", streamed" } else { "" })
         }
         Wire { tool: Some(tool), .. } => format!("tool {}", tool.name),
+        Wire { agent: Some(agent), .. } => agent_of(&agent.call),
         _ => "unknown".to_owned(),
     }
+}
+
+fn agent_of(agent: &AgentCall) -> String {
+    let strategy = match agent.strategy {
+        Strategy::React => "react",
+        Strategy::Plan => "plan",
+    };
+    let model = agent.leading_model();
+    let tools = names("tools", agent.tools.iter());
+    format!("agent {model}, {strategy}{tools}{}", names("agents", agent.agents.keys()))
+}
+
+fn names<'n>(what: &str, names: impl ExactSizeIterator<Item = &'n String>) -> String {
+    let (all, mut text) = (names.len(), String::new());
+    for (at, name) in names.take(NAMED).enumerate() {
+        text.push_str(if at == 0 { ", " } else { " " });
+        if at == 0 {
+            text.push_str(what);
+            text.push(' ');
+        }
+        text.push_str(name);
+    }
+    if all > NAMED {
+        let _ = write!(text, " and {} more", all - NAMED);
+    }
+    text
 }
 
 fn policy_of(policy: &JoinPolicy) -> String {

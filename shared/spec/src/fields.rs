@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use trireme_model::Ms;
 
 use crate::{
-    problem::{Place, Report, hint, list, quoted},
+    problem::{Place, Report, list, quoted},
     source::{Data, Entry, Node, join},
 };
 
@@ -27,7 +27,7 @@ impl<'n> Fields<'n> {
         let entries = object(node, path, report)?;
         for entry in entries {
             if !known.contains(&entry.key.as_str()) {
-                let hint = hint(&entry.key, known.iter().copied());
+                let hint = report.hint(&entry.key, known.iter().copied());
                 let message = format!("unknown field {}{hint}", quoted(&entry.key));
                 report.add(join(path, &entry.key), Some(entry.place), message);
             }

@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 mod body;
 mod check;
 mod compile;
@@ -29,7 +30,7 @@ pub use fields::{MAX_DURATION_MS, MAX_NAME_BYTES};
 pub use problem::{Invalid, MAX_PROBLEMS, Place, Problem};
 pub use source::{MAX_DEPTH, MAX_TEXT_BYTES};
 pub use spec::{
-    AT_ONCE, ATTEMPTS, BACKOFF_MS, FIELDS, LLM_TIMEOUT_MS, MAX_ATTEMPTS, MAX_BACKOFF_MS, Spec,
-    TOOL_TIMEOUT_MS,
+    AGENT_TIMEOUT_MS, AT_ONCE, ATTEMPTS, BACKOFF_MS, FIELDS, LLM_TIMEOUT_MS, MAX_ATTEMPTS, MAX_BACKOFF_MS,
+    Spec, TOOL_TIMEOUT_MS, with_input,
 };
 pub use template::MAX_RENDERED_BYTES;

@@ -34,6 +34,9 @@ pub struct Invalid {
     pub more: usize,
 }
 
+/// What is wrong with a whole number that 64 bits don't hold, where a value is made of it.
+pub(crate) const WIDE: &str = "is over 64 bits and would become another one: give it as text, in quotes";
+
 /// Collects problems.
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Problem>);
@@ -45,6 +48,12 @@ impl Report {
 
     pub fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
         self.0.extend(problems);
+    }
+
+    /// [`hint`], as long as it may be shown: to look among all tasks for each of thousands of unknown names
+    /// would take minutes.
+    pub fn hint<'a>(&self, given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+        if self.0.len() < MAX_PROBLEMS { hint(given, known) } else { String::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,7 +70,7 @@ impl Report {
         self.0.dedup();
         let more = self.0.len().saturating_sub(MAX_PROBLEMS);
         self.0.truncate(MAX_PROBLEMS);
-        Err(Invalid { problems: self.0, more })
+        Err(Invalid { problems: self.0.into_iter().map(Problem::visible).collect(), more })
     }
 }
 
@@ -69,7 +78,13 @@ impl Invalid {
     /// One problem alone.
     pub(crate) fn one(path: &str, place: Option<Place>, message: impl Into<String>) -> Self {
         let problem = Problem { path: path.to_owned(), place, message: message.into() };
-        Self { problems: vec![problem], more: 0 }
+        Self { problems: vec![problem.visible()], more: 0 }
+    }
+}
+
+impl Problem {
+    fn visible(self) -> Self {
+        Self { path: visible(&self.path), place: self.place, message: visible(&self.message) }
     }
 }
 
@@ -106,6 +121,19 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
+/// `text` with what would steer a terminal, break a line or turn its direction around written as an escape.
+pub(crate) fn visible(text: &str) -> String {
+    let steers = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        if steers(char) { out.extend(char.escape_default()) } else { out.push(char) }
+    }
+    out
+}
+
 /// The start of a text that may be long, quoted.
 pub(crate) fn quoted(text: &str) -> String {
     let start: String = text.chars().take(60).collect();
@@ -132,4 +160,19 @@ pub(crate) fn hint<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) ->
 /// Names as `a`, `b`.
 pub(crate) fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_looked_up_for_a_problem_that_is_only_counted() {
+        let mut report = Report::default();
+        for _ in 0..MAX_PROBLEMS {
+            assert_eq!(report.hint("taks", ["task"]), "; did you mean `task`?");
+            report.add("", None, "x");
+        }
+        assert_eq!(report.hint("taks", ["task"]), "");
+    }
 }

@@ -1,12 +1,16 @@
 //! A run spec as it was written, read but not yet checked as a whole.
 
+mod agent;
 mod input;
 mod read;
 mod work;
 
+pub use input::with_input;
+
 use trireme_model::{JoinPolicy, Ms, Payload, Priority, limits::BACKOFF_CAP_MS, merge::Form};
 
 use crate::{
+    agent::{Context, MaxTokens, Strategy, Turn},
     body::Role,
     problem::{Invalid, Place, Report},
     source::{Node, parse},
@@ -17,6 +21,8 @@ use crate::{
 pub const LLM_TIMEOUT_MS: Ms = 300_000;
 /// Time limit of a `tool` task that names none.
 pub const TOOL_TIMEOUT_MS: Ms = 120_000;
+/// Time limit of an agent that names none: some tens of calls, each within its own.
+pub const AGENT_TIMEOUT_MS: Ms = 1_800_000;
 /// Attempts of a task that names none.
 pub const ATTEMPTS: u32 = 3;
 /// Most attempts a task may ask for.
@@ -41,9 +47,15 @@ pub const FIELDS: &[(&str, &[&str])] = &[
     ("join", JOIN),
     ("map", MAP),
     ("do", DO),
+    ("agent", AGENT),
+    ("sub-agent", SUB_AGENT),
+    ("role", &ROLES),
+    ("turn", TURN),
+    ("context", CONTEXT),
 ];
 
-const SPEC: &[&str] = &["name", "input", "deadline", "budget", "models", "defaults", "tasks", "output"];
+const SPEC: &[&str] =
+    &["name", "input", "deadline", "budget", "models", "defaults", "tasks", "agent", "output"];
 const BUDGET: &[&str] = &["tokens", "usd"];
 const DEFAULTS: &[&str] = &["timeout", "retry", "priority"];
 const RETRY: &[&str] = &["attempts", "backoff"];
@@ -66,6 +78,31 @@ const TOOL: &[&str] = &["name", "args"];
 const JOIN: &[&str] = &["from", "need", "within", "on_miss", "default", "merge"];
 const MAP: &[&str] = &["over", "do", "at_once", "need", "within", "on_miss", "default", "merge"];
 const DO: &[&str] = &["llm", "tool", "timeout", "fallback", "retry", "pool"];
+/// Fields of the outermost agent only, then of every agent, then of one inside another only.
+const AGENTS: &[&str] = &[
+    "goal",
+    "stream",
+    "model",
+    "models",
+    "tools",
+    "agents",
+    "strategy",
+    "max_steps",
+    "max_replans",
+    "system",
+    "output_schema",
+    "max_tokens",
+    "temperature",
+    "turn",
+    "context",
+    "description",
+];
+const AGENT: &[&str] = AGENTS.split_at(AGENTS.len() - 1).0;
+const SUB_AGENT: &[&str] = AGENTS.split_at(2).1;
+/// What an agent's models do, in the order of the fields of [`Models`](crate::agent::Models).
+const ROLES: [&str; 5] = ["step", "planner", "joiner", "answer", "condenser"];
+const TURN: &[&str] = &["within", "on_miss"];
+const CONTEXT: &[&str] = &["elide_over", "condense_over"];
 
 /// A run spec.
 #[derive(Debug)]
@@ -123,6 +160,7 @@ pub(crate) enum Work {
     Tool(Tool),
     Join(Join),
     Map(Box<Map>),
+    Agent(Box<Agent>),
     /// Not readable; already reported.
     Broken,
 }
@@ -135,7 +173,7 @@ pub(crate) struct Llm {
     pub max_tokens: Option<u32>,
     pub temperature: Option<f64>,
     pub stop: Vec<Source>,
-    pub schema: Option<Payload>,
+    pub schema: Option<Schema>,
     pub tools: Vec<Name>,
     pub stream: bool,
 }
@@ -162,6 +200,38 @@ pub(crate) struct Map {
     pub at_once: u32,
     pub gather: Gather,
 }
+
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// Of the outermost; the others get theirs from the model that calls them.
+    pub goal: Option<Source>,
+    /// Of a sub-agent that names none, its parent's.
+    pub model: Option<Source>,
+    /// By role, in the order of [`ROLES`].
+    pub models: [Option<Source>; 5],
+    pub system: Option<Source>,
+    pub strategy: Strategy,
+    pub tools: Vec<Name>,
+    pub agents: Vec<SubAgent>,
+    pub max_tokens: MaxTokens,
+    pub temperature: Option<f64>,
+    pub max_steps: u32,
+    pub max_replans: u32,
+    pub output_schema: Option<Schema>,
+    pub turn: Turn,
+    pub context: Context,
+    pub stream: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct SubAgent {
+    pub name: String,
+    pub description: String,
+    pub agent: Agent,
+}
+
+/// A JSON schema, an object, and its path.
+pub(crate) type Schema = (Node, String);
 
 /// When a join or a map has its value, and what it looks like.
 #[derive(Debug)]

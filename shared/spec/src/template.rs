@@ -158,6 +158,12 @@ impl Json {
             Self::Fixed(value) => Ok(value.clone()),
             Self::Text(text) => {
                 let payload = text.json(scope, place)?;
+                if let Some(number) = payload.wide_integer() {
+                    return Err(RenderError::Template {
+                        place: place.to_owned(),
+                        reason: format!("the number {number} {}", crate::problem::WIDE),
+                    });
+                }
                 payload.parse().map_err(|error| RenderError::Template {
                     place: place.to_owned(),
                     reason: format!("the value it refers to can't be read: {error}"),

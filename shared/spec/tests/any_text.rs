@@ -7,6 +7,26 @@ use proptest::prelude::*;
 use trireme_model::Payload;
 use trireme_spec::{Bindings, Body, Permissive, Spec, compile};
 
+const AGENT: &str = r#"
+input: {a: {b: x}}
+models: {m: sim/m}
+tasks:
+  a: {tool: {name: t}}
+  b:
+    agent:
+      goal: "{{ input.a.b }} {{ a }}"
+      model: m
+      models: {planner: "{{ input.a.b }}", answer: m}
+      strategy: plan
+      tools: [t, u]
+      agents: {c: {description: d, system: "{{ a }}", agents: {d: {description: e, model: "{{ a }}"}}}}
+      max_steps: 9
+      max_tokens: {step: 3}
+      turn: {within: 1s, on_miss: fail}
+      context: {elide_over: 300}
+      output_schema: {type: object, properties: {x: {$ref: '#/$defs/y'}}, $defs: {y: {pattern: '^a'}}}
+"#;
+
 static EXAMPLES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut texts: Vec<String> = fs::read_dir(folder)
@@ -15,8 +35,10 @@ static EXAMPLES: LazyLock<Vec<String>> = LazyLock::new(|| {
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
+    // an agent with all that it may have
+    texts.push(AGENT.to_owned());
     texts.sort();
-    assert!(texts.len() >= 6);
+    assert!(texts.len() >= 7);
     texts
 });
 
@@ -47,6 +69,63 @@ fn run(text: &str) {
             assert!(invalid.problems.iter().all(|problem| !problem.message.is_empty()));
         }
     }
+}
+
+/// Anything that looks like a JSON schema from afar.
+fn schemas() -> impl Strategy<Value = serde_json::Value> {
+    let keyword = prop::sample::select(vec![
+        "$ref",
+        "$id",
+        "$anchor",
+        "$dynamicRef",
+        "$recursiveRef",
+        "$schema",
+        "$defs",
+        "type",
+        "properties",
+        "patternProperties",
+        "additionalProperties",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+        "items",
+        "prefixItems",
+        "contains",
+        "minContains",
+        "allOf",
+        "anyOf",
+        "not",
+        "if",
+        "then",
+        "required",
+        "dependentSchemas",
+        "enum",
+        "const",
+        "pattern",
+        "format",
+        "minimum",
+        "multipleOf",
+        "maxLength",
+        "propertyNames",
+    ]);
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        "(#|#/\\$defs/[ab]|#/x|string|object|http://json-schema.org/draft-0[4567]/schema#|https://json-schema.org/draft/20(19-09|20-12)/schema|[a-z(\\[{*+?|)\\]}^$\\\\]{0,6})".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(5, 40, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::vec((keyword.clone(), inner), 0..5).prop_map(|members| {
+                members
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            }),
+        ]
+    })
 }
 
 proptest! {
@@ -87,6 +166,12 @@ proptest! {
         let from = *at.get(&starts);
         let to = starts.iter().copied().find(|start| *start >= from + cut).unwrap_or(text.len());
         run(&format!("{}{insert}{}", &text[..from], &text[to..]));
+    }
+
+    #[test]
+    fn any_schema(schema in schemas()) {
+        let text = serde_json::json!({"agent": {"goal": "g", "model": "m", "output_schema": {"$defs": {"a": schema, "b": {"$ref": "#/$defs/a"}}, "x": schema}}});
+        run(&text.to_string());
     }
 
     #[test]

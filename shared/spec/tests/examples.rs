@@ -5,8 +5,11 @@ use std::{fs, path::Path};
 
 use trireme_spec::{Checker, compile};
 
-/// What the examples may use: built-in tools, and those of `examples/simulated.toml`.
+/// What the examples may use: built-in tools, and those of `examples/simulated.toml` and `examples/mcp.toml`.
 struct Known;
+
+const TOOLS: [&str; 8] =
+    ["calculator", "json_query", "value", "search", "filings", "prices", "page", "time.convert_time"];
 
 impl Checker for Known {
     fn model(&self, name: &str) -> Result<(), String> {
@@ -15,8 +18,7 @@ impl Checker for Known {
     }
 
     fn tool(&self, name: &str) -> Result<(), String> {
-        let known = ["calculator", "json_query", "value", "search", "filings", "prices"].contains(&name);
-        if known { Ok(()) } else { Err(format!("unknown tool `{name}`")) }
+        if TOOLS.contains(&name) { Ok(()) } else { Err(format!("unknown tool `{name}`")) }
     }
 }
 
@@ -42,7 +44,9 @@ fn the_derived_graph_of_each_example_is_as_written_down() {
         seen.push(name);
     }
     seen.sort();
-    for name in ["fallback", "hello", "map", "market-brief", "quorum", "race"] {
+    for name in
+        ["agent-brief", "agent-in-tasks", "fallback", "hello", "map", "market-brief", "quorum", "race"]
+    {
         assert!(seen.iter().any(|found| found == name), "{name} is missing among {seen:?}");
     }
 }

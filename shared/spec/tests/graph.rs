@@ -116,6 +116,34 @@ fn edges_come_from_every_reference_once() {
 }
 
 #[test]
+fn a_task_is_labelled_by_what_it_calls() {
+    let long = "é".repeat(100);
+    let graph = compiled(&format!(
+        "models: {{fast: sim/fast}}\ntasks: {{a: {{tool: {{name: t}}}}, b: {{llm: {{model: fast, prompt: p}}}}, c: {{join: {{from: [a]}}}}, d: {{map: {{over: [1], do: {{tool: {{name: u}}}}}}}}, e: {{tool: {{name: {long}}}}}, f: {{agent: {{goal: g, model: m, strategy: plan, models: {{planner: fast}}}}}}}}"
+    ))
+    .graph;
+    let labels: Vec<&str> = graph.tasks().iter().map(|task| task.label.as_str()).collect();
+    // the limit of 128 bytes falls between two letters of two bytes each
+    assert_eq!(labels, ["t", "sim/fast", "", "u", &long[..128], "sim/fast", ""]);
+}
+
+#[test]
+fn a_long_chain_is_drawn_level_by_level() {
+    let task = |at: usize| match at {
+        0 => "t0: {tool: {name: t}}".to_owned(),
+        _ => format!("t{at}: {{tool: {{name: t}}, after: [t{}]}}", at - 1),
+    };
+    let tasks: Vec<String> = (0..5_000).map(task).collect();
+    let tree = compiled(&format!("tasks: {{{}}}", tasks.join(", "))).tree();
+    assert!(tree.starts_with("run: 5001 tasks, 5000 edges, 5001 levels\nlevel 1\n"));
+    assert!(
+        tree.ends_with("level 5001\n  output  the run's output  <- t4999\n"),
+        "{}",
+        &tree[tree.len() - 80..]
+    );
+}
+
+#[test]
 fn a_submit_carries_it_all() {
     let text = "{\"name\": \"n\", \"input\": {\"a\": 1}, \"deadline\": \"1m 30s\", \"budget\": {\"tokens\": 5, \"usd\": 0.25}, \"tasks\": {\"a\": {\"tool\": {\"name\": \"t\"}}}}";
     let inputs = ["a=two".to_owned(), "b={\"c\": [3]}".to_owned()];

@@ -39,7 +39,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("input: {n: .nan}\ntasks: {}", "input.n (line 1, column 12): `.nan` is not a number that JSON can hold"),
     ("- 1", "spec (line 1, column 1): expected an object, got a list"),
-    ("{}", "spec (line 1, column 1): the field `tasks` is missing"),
+    ("{}", "spec (line 1, column 1): a run has either `tasks` or `agent`, this one has neither"),
     ("tasks: {}", "tasks (line 1, column 8): a run needs at least one task"),
     (
         "tasks: {a: {tool: {name: search}}}\ntask: 1",
@@ -81,16 +81,13 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "tasks: {a: {}}",
-        "tasks.a (line 1, column 12): a task is exactly one of `llm`, `tool`, `join`, `map`, this one has none",
+        "tasks.a (line 1, column 12): a task is exactly one of `llm`, `tool`, `join`, `map`, `agent`, this one has none",
     ),
     (
         "tasks: {a: {tool: {name: search}, llm: {model: sim/fast, prompt: x}}}",
-        "tasks.a (line 1, column 12): a task is exactly one of `llm`, `tool`, `join`, `map`, this one has `llm`, `tool`",
+        "tasks.a (line 1, column 12): a task is exactly one of `llm`, `tool`, `join`, `map`, `agent`, this one has `llm`, `tool`",
     ),
-    (
-        "tasks: {a: {agent: {goal: x}}}",
-        "tasks.a.agent (line 1, column 20): agent tasks are not supported by this version",
-    ),
+    ("tasks: {a: {agent: {goal: x}}}", "tasks.a.agent (line 1, column 20): the field `model` is missing"),
     ("tasks: {a: {tool: {name: serch}}}", "tasks.a.tool.name (line 1, column 26): unknown tool `serch`"),
     (
         "tasks: {a: {tool: {name: search, args: {q: 3}}}}",
@@ -119,6 +116,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "tasks:\n  facts: {tool: {name: search}}\n  b: {tool: {name: search, args: {q: \"{{ fcts.x }}\"}}}",
         "tasks.b.tool.args.q (line 3, column 38): unknown reference `fcts`; did you mean `facts`?",
+    ),
+    (
+        "tasks: {a: {tool: {name: search, args: {n: [1, 18446744073709551616]}}}}",
+        "tasks.a.tool.args.n[1] (line 1, column 48): `18446744073709551616` is over 64 bits and would become another one: give it as text, in quotes",
     ),
     (
         "tasks: {a: {tool: {name: search, args: {q: \"{{ item }}\"}}}}",
@@ -270,6 +271,89 @@ fn limits_hold() {
         text.push_str(&format!("  j{at}: *after\n"));
     }
     assert!(refused(&text).ends_with("edges are over the limit of 50000"), "{}", refused(&text));
+}
+
+#[test]
+fn a_broken_schema_is_refused_where_it_is_broken() {
+    let of = |schema: &str| {
+        refused(&format!("tasks:\n  a: {{llm: {{model: sim/fast, prompt: x, schema: {schema}}}}}"))
+    };
+    for (schema, expected) in [
+        ("{type: objct}", "schema.type (line 2, column 56): this is no JSON schema: \"objct\" is not valid"),
+        (
+            "{required: [1]}",
+            "schema.required[0] (line 2, column 61): this is no JSON schema: 1 is not of type",
+        ),
+        (
+            "{properties: {'x~/y': {pattern: '('}}}",
+            "schema.properties.x~/y.pattern (line 2, column 81): this is no JSON schema: \"(\" is not a \"regex\"",
+        ),
+        ("{$ref: 'http://localhost/x'}", "schema (line 2, column 49): this is no JSON schema: Resource"),
+        (
+            "{$ref: '#/$defs/x'}",
+            "schema (line 2, column 49): this is no JSON schema: Pointer '/$defs/x' does not",
+        ),
+    ] {
+        let found = of(schema);
+        assert!(found.starts_with(&format!("tasks.a.llm.{expected}")), "{schema}: {found}");
+    }
+}
+
+#[test]
+fn schemas_that_would_take_minutes_to_compile_are_refused() {
+    let of = |schema: &serde_json::Value, tasks: usize| {
+        let task = serde_json::json!({"llm": {"model": "sim/fast", "prompt": "x", "schema": schema}});
+        let tasks: serde_json::Map<_, _> = (0..tasks).map(|at| (format!("t{at}"), task.clone())).collect();
+        compile(&serde_json::json!({"tasks": tasks}).to_string(), &[], &Known)
+    };
+    // every level doubles the work of the one before
+    let refs = |levels: usize| {
+        let level = |at: usize| {
+            let next = serde_json::json!({"$ref": format!("#/$defs/d{}", at + 1)});
+            (format!("d{at}"), serde_json::json!({"allOf": [next, next], "unevaluatedProperties": false}))
+        };
+        let mut defs: serde_json::Map<_, _> = (0..levels).map(level).collect();
+        defs.insert(format!("d{levels}"), serde_json::json!({}));
+        serde_json::json!({"$defs": defs, "allOf": [{"$ref": "#/$defs/d0"}]})
+    };
+    of(&refs(3), 1).unwrap();
+    let found = of(&refs(5), 1).unwrap_err().to_string();
+    assert!(found.ends_with("has at most 8 references, this one 11"), "{found}");
+    let patterns = |count: usize| {
+        let patterns: serde_json::Map<_, _> =
+            (0..count).map(|at| (format!("p{at}"), serde_json::json!({"pattern": "x"}))).collect();
+        serde_json::json!({"properties": patterns})
+    };
+    // equal ones count once
+    of(&patterns(500), 10).unwrap();
+    let found = of(&patterns(501), 1).unwrap_err().to_string();
+    assert!(found.ends_with("there are more than 500 patterns in the spec's schemas"), "{found}");
+    let large = serde_json::json!({"description": "x".repeat(256 * 1024)});
+    let found = of(&large, 1).unwrap_err().to_string();
+    assert!(found.ends_with("a schema has at most 262144 bytes, this one 262162"), "{found}");
+}
+
+#[test]
+fn what_steers_a_terminal_is_written_as_an_escape() {
+    let found = refused("tasks: {\"a\\e[31m\\u202e\\r\\n\": {tool: {name: search}}}");
+    assert_eq!(
+        found,
+        "tasks.a\\u{1b}[31m\\u{202e}\\r\\n (line 1, column 9): `a\\u{1b}[31m\\u{202e}\\r\\n` can't be a task's id: a letter or `_`, then up to 63 letters, digits or `_` (templates use it as a name)"
+    );
+    let compiled =
+        compile("name: \"a\\e[31m\"\ntasks: {a: {tool: {name: \"t\\e[0m\"}}}", &[], &Permissive).unwrap();
+    let drawn = compiled.tree() + &compiled.mermaid();
+    assert!(drawn.contains("a\\u{1b}[31m: 2 tasks") && drawn.contains("tool t\\u{1b}[0m"), "{drawn}");
+    assert!(!drawn.contains('\u{1b}'));
+}
+
+#[test]
+fn hints_end_where_nobody_reads_them() {
+    let tasks: Vec<String> =
+        (0..300).map(|at| format!("task{at}: {{tool: {{name: search}}, after: [taks{at}]}}")).collect();
+    let invalid = compile(&format!("tasks: {{{}}}", tasks.join(", ")), &[], &Known).unwrap_err();
+    assert_eq!((invalid.problems.len(), invalid.more), (100, 200));
+    assert!(invalid.problems.iter().all(|problem| problem.message.contains("did you mean `task")));
 }
 
 #[test]

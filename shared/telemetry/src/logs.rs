@@ -1,5 +1,7 @@
 //! Log lines: on standard error, because standard output belongs to results.
 
+mod line;
+
 use std::{io::IsTerminal, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -51,18 +53,23 @@ impl FromStr for Format {
     }
 }
 
+/// lapin says at level `error` what its caller is told as an error anyway, and may have asked for: that a queue is not
+/// there yet, say. Whoever wants it names it (`info,lapin=error`).
+const QUIET: &str = "lapin=off";
+
 /// Sends log lines that pass `filter` (as in `info,trireme_worker=debug`) to standard error. Once per process.
 pub fn init(format: Format, filter: &str) -> Result<(), InitError> {
-    let parsed = EnvFilter::try_new(filter)
+    let parsed = EnvFilter::try_new(format!("{QUIET},{filter}"))
         .map_err(|error| InitError::Filter { filter: filter.into(), reason: error.to_string() })?;
     let terminal = std::io::stderr().is_terminal();
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let json = format == Format::Json || (format == Format::Auto && !terminal);
     let builder =
         tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(colours);
-    let done = if format == Format::Json || (format == Format::Auto && !terminal) {
-        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+    let done = if json {
+        builder.event_format(line::Json).finish().try_init()
     } else {
-        builder.finish().try_init()
+        builder.event_format(line::Text::new(colours)).finish().try_init()
     };
     done.map_err(|_| InitError::Twice)
 }
@@ -78,6 +85,13 @@ mod tests {
         // the failed call must not have taken the one slot
         init(Format::Json, "off").unwrap();
         assert!(matches!(init(Format::Json, "off"), Err(InitError::Twice)));
+    }
+
+    #[test]
+    fn of_the_broker_s_client_is_heard_what_is_asked_for() {
+        let shown = |filter: &str| EnvFilter::new(format!("{QUIET},{filter}")).to_string();
+        assert!(shown("debug").contains("lapin=off"), "{}", shown("debug"));
+        assert!(!shown("info,lapin=error").contains("lapin=off"), "{}", shown("info,lapin=error"));
     }
 
     #[test]

@@ -33,24 +33,21 @@ pub struct OpsServer {
 }
 
 impl OpsServer {
-    /// Opens `listen`. `ready` is asked anew by every probe; its error text says what is missing and goes to
-    /// the prober, so it must hold no secret.
-    pub async fn bind<F, Fut>(listen: SocketAddr, registry: Registry, ready: F) -> std::io::Result<Self>
+    /// Opens `listen` to serve [`ops_router`].
+    pub async fn bind<A, F, Fut>(
+        listen: SocketAddr,
+        registry: Registry,
+        alive: A,
+        ready: F,
+    ) -> std::io::Result<Self>
     where
+        A: Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
         F: Fn() -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
-        let metrics = move || {
-            let text = encode(&registry);
-            async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
-        };
-        let router = Router::new()
-            .route("/healthz", get(|| async { axum::Json(json!({"status": "ok"})) }))
-            .route("/readyz", get(move || readyz(ready())))
-            .route("/metrics", get(metrics));
-        Ok(Self { listener, router, addr })
+        Ok(Self { listener, router: ops_router(registry, alive, ready), addr })
     }
 
     /// The address that it listens on.
@@ -69,10 +66,33 @@ impl OpsServer {
     }
 }
 
+/// Serves `/healthz`, `/readyz` and `/metrics`. Both checks are asked anew by every probe; their error texts say what is
+/// missing and go to the prober, so they must hold no secret. `alive` must look at this process only: where it fails,
+/// the process is killed, and nobody else's outage may do that.
+pub fn ops_router<A, F, Fut>(registry: Registry, alive: A, ready: F) -> Router
+where
+    A: Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
+    F: Fn() -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let metrics = move || {
+        let text = encode(&registry);
+        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
+    };
+    Router::new()
+        .route("/healthz", get(move || std::future::ready(answer(alive(), "ok"))))
+        .route("/readyz", get(move || readyz(ready())))
+        .route("/metrics", get(metrics))
+}
+
 async fn readyz(ready: impl Future<Output = Result<(), String>>) -> Response {
     let checked = timeout(READY_LIMIT, ready).await;
-    match checked.unwrap_or_else(|_| Err("the check did not answer within 2 s".into())) {
-        Ok(()) => axum::Json(json!({"status": "ready"})).into_response(),
+    answer(checked.unwrap_or_else(|_| Err("the check did not answer within 2 s".into())), "ready")
+}
+
+fn answer(checked: Result<(), String>, good: &str) -> Response {
+    match checked {
+        Ok(()) => axum::Json(json!({"status": good})).into_response(),
         Err(reason) => {
             let problem = json!({
                 "type": "/docs/errors/not_ready", "title": "Not ready", "status": 503,

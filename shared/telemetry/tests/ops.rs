@@ -21,7 +21,10 @@ async fn probes_and_metrics_follow_the_process() {
         let up = flag.load(Ordering::SeqCst);
         async move { if up { Ok(()) } else { Err("redis: connection refused".to_owned()) } }
     };
-    let server = OpsServer::bind(([127, 0, 0, 1], 0).into(), registry, ready).await.unwrap();
+    let moves = Arc::new(AtomicBool::new(true));
+    let pulse = moves.clone();
+    let alive = move || if pulse.load(Ordering::SeqCst) { Ok(()) } else { Err("it stands still".to_owned()) };
+    let server = OpsServer::bind(([127, 0, 0, 1], 0).into(), registry, alive, ready).await.unwrap();
     let base = format!("http://{}", server.addr());
     let stop = CancellationToken::new();
     let served = tokio::spawn(server.run(stop.clone()));
@@ -36,6 +39,9 @@ async fn probes_and_metrics_follow_the_process() {
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
     assert!(refused.text().await.unwrap().contains("redis: connection refused"));
     up.store(true, Ordering::SeqCst);
+    assert_eq!(get("/readyz").await.unwrap().status(), 200);
+    moves.store(false, Ordering::SeqCst);
+    assert_eq!(get("/healthz").await.unwrap().status(), 503);
     assert_eq!(get("/readyz").await.unwrap().status(), 200);
     gauge.set(7);
     assert!(get("/metrics").await.unwrap().text().await.unwrap().contains("\nslots 7\n"));

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(300);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Address of the RabbitMQ that tests share: `TRIREME_TEST_AMQP_URL`, else the one on 127.0.0.1:5672, else a
@@ -49,7 +49,7 @@ impl PrivateRabbit {
     /// Starts one and waits until it speaks AMQP: about ten seconds on an idle machine.
     ///
     /// # Errors
-    /// When RabbitMQ is not installed or does not answer within 120 s.
+    /// When RabbitMQ is not installed or does not answer within 300 s.
     pub fn start() -> Result<Self, Error> {
         let dir = tempfile::Builder::new().prefix("trireme-rabbit-").tempdir()?;
         let epmd_dir = tempfile::Builder::new().prefix("trireme-epmd-").tempdir()?;
@@ -112,7 +112,7 @@ impl PrivateRabbit {
     /// Starts it again on the same port and database, killing it first where it still runs.
     ///
     /// # Errors
-    /// When it does not answer within 120 s.
+    /// When it does not answer within 300 s.
     pub fn restart(&mut self) -> Result<(), Error> {
         self.kill9();
         self.launch()

@@ -1,5 +1,9 @@
 //! `llm` tasks: one streamed call of a model.
 
+mod asked;
+mod chat;
+mod counted;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,8 +13,26 @@ use trireme_model::{FailureClass, Ms, Payload, Usage};
 use trireme_spec::{LlmCall, Role};
 use trireme_tool::Tools;
 
-use super::Job;
-use crate::outcome::{Ended, Failure};
+use super::{Executors, Job};
+use crate::{
+    metrics::Metrics,
+    outcome::{Ended, Failure},
+};
+use asked::Asked;
+use chat::Chat;
+use counted::Counted;
+
+impl Executors {
+    /// Exports the series of the configured models as 0.
+    pub(crate) fn begin(&self, metrics: &Metrics) {
+        for name in self.providers.known() {
+            // `provider/...` stands for any model of it
+            if let Some(model) = self.providers.resolve(&name).ok().filter(|model| model.model() != "...") {
+                metrics.model(model.provider(), model.model());
+            }
+        }
+    }
+}
 
 pub(super) async fn call(
     providers: &Providers,
@@ -20,35 +42,76 @@ pub(super) async fn call(
 ) -> Result<Ended, Failure> {
     let stream = call.stream;
     let request = request(tools, job, call)?;
-    let mut limits = job.shared.limits;
-    if let Some(deadline) = job.deadline {
-        limits.total = limits.total.min(deadline.saturating_duration_since(Instant::now()));
-    }
-    let mut spent = Usage { calls: 1, ..Usage::default() };
-    job.spent.set(spent);
     let on_event = |event: ChatEvent<'_>| match event {
         ChatEvent::TextDelta(text) if stream => job.shared.deltas.push(job.assignment, text),
-        ChatEvent::Usage(usage) => {
-            // also of a call that is cut later
-            count(&mut spent, usage);
-            job.spent.set(spent);
-        }
         _ => {}
     };
-    match providers.chat(&request, limits, on_event).await {
-        Ok(response) => {
-            count(&mut spent, &response.usage);
-            spent.usd_micros = response.cost_usd_micros.unwrap_or(0);
-            job.spent.set(spent);
-            Ok(Ended::Result(value(response)))
-        }
-        Err(error) => {
-            if unsent(error.kind()) {
-                job.spent.set(Usage::default());
-            }
-            Err(failure(&error))
-        }
+    match ask(providers, job, &request, job.deadline, on_event).await {
+        Ok(response) => Ok(Ended::result(value(response))),
+        Err(error) => Err(failure(&error)),
     }
+}
+
+/// Asks a model, until `until` at the latest, and books what that costs on top of what the attempt has spent. All the
+/// while, so that it is known of a call that is cut or refused, too; tokens that are not reported are estimated.
+pub(super) async fn ask(
+    providers: &Providers,
+    job: &Job<'_>,
+    request: &ChatRequest,
+    until: Option<Instant>,
+    mut on_event: impl FnMut(ChatEvent<'_>) + Send,
+) -> Result<ChatResponse, trireme_llm::Error> {
+    let mut limits = job.shared.limits;
+    if let Some(until) = until {
+        limits.total = limits.total.min(until.saturating_duration_since(Instant::now()));
+    }
+    let before = job.spent.get();
+    // a model that nobody knows is not called
+    let model = providers.resolve(&request.model).ok();
+    let book = |usage: &trireme_llm::Usage| {
+        let mut spent = before;
+        let trireme_llm::Usage { input, output, cached_input, .. } = *usage;
+        let usd_micros = model.as_ref().and_then(|model| model.cost_usd_micros(usage)).unwrap_or(0);
+        let (input_tokens, output_tokens, cached_tokens) = (input, output, cached_input);
+        spent.add(&Usage { calls: 1, input_tokens, output_tokens, cached_tokens, usd_micros });
+        job.spent.set(spent);
+    };
+    let mut counted = Counted::new(request);
+    book(&counted.usage().0);
+    let metrics = model.as_ref().map(|model| job.shared.metrics.model(model.provider(), model.model()));
+    let chat = job.spans.zip(model.as_ref()).map(|(spans, model)| Chat::begin(spans, model, request));
+    let mut asked = metrics.clone().map(Asked::new);
+    let answered = providers.chat(request, limits, |event| {
+        counted.saw(&event);
+        let (usage, estimated) = counted.usage();
+        if let Some(asked) = &mut asked {
+            asked.saw(&event);
+            asked.used(usage, estimated);
+        }
+        book(&usage);
+        if let ChatEvent::FirstToken = event {
+            job.spent.first_token(job.started.elapsed());
+        }
+        on_event(event);
+    });
+    let answered = answered.await;
+    if let Some(asked) = asked {
+        asked.end(&answered);
+    }
+    if let Some(chat) = chat {
+        chat.end(&answered, |error| failure(error).code);
+    }
+    if let (Err(error), Some(metrics)) = (&answered, metrics)
+        && failure(error).class == FailureClass::RateLimited
+    {
+        job.spent.limited(metrics);
+    }
+    match &answered {
+        Ok(response) if response.usage_reported => book(&response.usage),
+        Err(error) if unsent(error.kind()) => job.spent.set(before),
+        Ok(_) | Err(_) => {}
+    }
+    answered
 }
 
 fn request(tools: &Tools, job: &Job<'_>, call: LlmCall) -> Result<ChatRequest, Failure> {
@@ -80,9 +143,7 @@ fn request(tools: &Tools, job: &Job<'_>, call: LlmCall) -> Result<ChatRequest, F
             parameters: spec.args.clone(),
         })
     };
-    let assignment = job.assignment;
     Ok(ChatRequest {
-        model: call.model,
         system,
         messages,
         tools: call.tools.iter().map(offer).collect::<Result<_, Failure>>()?,
@@ -90,11 +151,20 @@ fn request(tools: &Tools, job: &Job<'_>, call: LlmCall) -> Result<ChatRequest, F
         max_tokens: call.max_tokens,
         temperature: call.temperature.map(|temperature| temperature as f32),
         stop: call.stop,
-        metadata: Metadata { run: Some(assignment.run.to_string()), task: Some(assignment.task.to_string()) },
-        // the same for every attempt, so that a callee that honours it recognises a repeat
-        idempotency_key: Some(format!("{}/{}/0", assignment.run, assignment.task)),
-        ..ChatRequest::default()
+        ..request_of(job, call.model, 0)
     })
+}
+
+/// A request for call number `call` of an attempt; what is asked is still missing.
+pub(super) fn request_of(job: &Job<'_>, model: String, call: u32) -> ChatRequest {
+    let assignment = job.assignment;
+    ChatRequest {
+        model,
+        metadata: Metadata { run: Some(assignment.run.to_string()), task: Some(assignment.task.to_string()) },
+        // the same for every attempt and every replay, so that a callee that honours it recognises a repeat
+        idempotency_key: Some(format!("{}/{}/{call}", assignment.run.origin(), assignment.task)),
+        ..ChatRequest::default()
+    }
 }
 
 /// The result as it is recorded: nothing in it depends on when or how fast it came.
@@ -115,12 +185,6 @@ fn value(response: ChatResponse) -> Payload {
     Payload::of(&value)
 }
 
-fn count(spent: &mut Usage, usage: &trireme_llm::Usage) {
-    spent.input_tokens = usage.input;
-    spent.output_tokens = usage.output;
-    spent.cached_tokens = usage.cached_input;
-}
-
 /// Whether the provider never saw the call.
 fn unsent(kind: &Kind) -> bool {
     matches!(
@@ -133,7 +197,7 @@ fn unsent(kind: &Kind) -> bool {
     )
 }
 
-fn failure(error: &trireme_llm::Error) -> Failure {
+pub(super) fn failure(error: &trireme_llm::Error) -> Failure {
     let ms = |time: Option<Duration>| time.map(|time| Ms::try_from(time.as_millis()).unwrap_or(Ms::MAX));
     let (class, code, retry_after) = match error.class() {
         Class::RateLimited { retry_after } => (FailureClass::RateLimited, "rate_limited", ms(retry_after)),

@@ -1,7 +1,7 @@
 //! `map` tasks: hand over one child per item, in bounded pieces.
 
 use trireme_model::{
-    Extend, Extended, Payload,
+    Extend, Extended, More, Outcome, Payload,
     limits::{EXTEND_CHUNK, MAX_WIDTH},
 };
 
@@ -22,12 +22,11 @@ pub(super) async fn expand(job: &Job<'_>, items: Vec<Payload>) -> Result<Ended, 
             task: job.assignment.task.clone(),
             token: job.assignment.token.clone(),
             // bounded by MAX_WIDTH
-            start: start as u32,
-            args: items[start..end].to_vec(),
+            more: More::Children { start: start as u32, args: items[start..end].to_vec() },
         };
         match job.shared.read(|| job.shared.backend.extend(extend.clone())).await? {
             Extended::Width(_) => start = end,
-            Extended::Refused => {
+            Extended::Refused | Extended::Added(_) | Extended::Held | Extended::Queued => {
                 let text = format!("{} items are over the limit of {MAX_WIDTH}", items.len());
                 return Err(Failure::permanent("too_wide", text));
             }
@@ -37,7 +36,7 @@ pub(super) async fn expand(job: &Job<'_>, items: Vec<Payload>) -> Result<Ended, 
             }
         }
     }
-    Ok(Ended::Expanded)
+    Ok(Ended::Done { outcome: Outcome::Expanded, tasks: Vec::new() })
 }
 
 /// Where the piece that begins at `start` ends.

@@ -2,6 +2,7 @@
 //! to the simulator, whose ledger says what really arrived; a backend in between fails, repeats and records.
 #![allow(clippy::unwrap_used)]
 
+mod agents;
 mod cancel;
 mod chain;
 mod drain;

@@ -21,6 +21,7 @@ use trireme_llm::Providers;
 use trireme_model::{Event, Payload, Run, RunId, TaskId, TaskStatus, What};
 use trireme_simulator::{Scenario, Simulator};
 use trireme_spec::{Permissive, compile};
+use trireme_telemetry::Traces;
 use trireme_tool::Tools;
 use trireme_worker::{Config, Executors, Metrics, Pool, Worker};
 
@@ -134,16 +135,31 @@ impl Stage {
                           "claude": {"api": "anthropic", "base_url": base, "api_key": "k"}},
             "models": {"priced": {"model": "sim/m", "prices": {"input": 1.0, "output": 2.0}}},
         });
-        let tool = json!({"tools": {"remote": {
-            "url": format!("{base}/tools/remote"), "query": {"q": "{{ args.q }}"}, "effect": "read",
-            "args": {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]},
-        }}, "limits": {"output_bytes": 10_000_000}});
+        let remote = |name: &str, effect: &str, resource: Option<&str>| {
+            let mut tool = json!({
+                "url": format!("{base}/tools/{name}"), "query": {"q": "{{ args.q }}"}, "effect": effect,
+                "args": {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]},
+            });
+            if let Some(resource) = resource {
+                tool["resource"] = json!(resource);
+            }
+            tool
+        };
+        let tool = json!({"tools": {
+            "remote": remote("remote", "read", None),
+            // changes the world
+            "change": remote("change", "write", None),
+            // one call at a time
+            "locked": remote("locked", "read", Some("the only one")),
+            "rewrite": remote("rewrite", "write", Some("the only one")),
+        }, "limits": {"output_bytes": 10_000_000}});
         let tools = Tools::builder().builtin().config(serde_json::from_value(tool).unwrap());
         let tools = tools.register(self.probe.clone()).build().await.unwrap();
         let providers = Providers::new(serde_json::from_value(llm).unwrap()).unwrap();
         let metrics = Metrics::new(&Registry::new()).unwrap();
         let executors = Executors::new(providers, tools);
-        let worker = Worker::new(config, self.tap.clone(), executors, metrics.clone()).unwrap();
+        let worker =
+            Worker::new(config, self.tap.clone(), executors, metrics.clone(), Traces::default()).unwrap();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(worker.run(shutdown.clone()));
         Hired { metrics, shutdown, running }

@@ -6,12 +6,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use trireme_model::Trace;
 
 /// One message that waits to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub(super) queue: ShortString,
     pub(super) body: Bytes,
+    // Its header, for traces only.
+    pub(super) trace: Option<Trace>,
 }
 
 #[derive(Debug)]
@@ -110,7 +113,11 @@ mod tests {
         let queue = ShortString::from("q");
         bodies
             .iter()
-            .map(|body| Outgoing { queue: queue.clone(), body: Bytes::from_static(body.as_bytes()) })
+            .map(|body| Outgoing {
+                queue: queue.clone(),
+                body: Bytes::from_static(body.as_bytes()),
+                trace: None,
+            })
             .collect()
     }
 

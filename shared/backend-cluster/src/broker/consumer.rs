@@ -6,6 +6,7 @@ use super::counters::Counters;
 use super::hint::Hint;
 use super::link::{Error, Link, Pause, Report, State, within};
 use super::topology::{self, Priority};
+use super::traceparent;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
@@ -310,7 +311,7 @@ impl Task {
         self.shared.acks.hold();
         let ack = Ack { generation: self.generation, tag: message.delivery_tag, shared: self.shared.clone() };
         let hint = match Hint::decode(&message.data) {
-            Ok(hint) => hint,
+            Ok(hint) => Hint { trace: traceparent::read(&message.properties), ..hint },
             Err(error) => {
                 counters.decode_errors.add(1);
                 tracing::warn!(%error, pool = %source.pool, "a message is no hint; dropped");

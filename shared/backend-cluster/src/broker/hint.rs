@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use trireme_model::Trace;
 
 /// Largest message, in bytes. What is larger is refused on both sides.
 pub const MAX_HINT_BYTES: usize = 1_024;
@@ -28,6 +29,9 @@ pub struct Hint {
     /// When it was published, in milliseconds since 1970 by the publisher's clock: for metrics only.
     #[serde(rename = "p")]
     pub published_ms: u64,
+    /// The span that published it: a property of the message, no part of its body.
+    #[serde(skip)]
+    pub trace: Option<Trace>,
 }
 
 /// Why a message is not a hint. The reader acks it and counts it: it will not become readable by coming again.
@@ -47,7 +51,7 @@ pub enum HintError {
 impl Hint {
     /// A hint of the present version.
     pub fn new(shard: u16, run: impl Into<String>, task: impl Into<String>, published_ms: u64) -> Self {
-        Self { version: VERSION, shard, run: run.into(), task: task.into(), published_ms }
+        Self { version: VERSION, shard, run: run.into(), task: task.into(), published_ms, trace: None }
     }
 
     /// The message.

@@ -69,8 +69,8 @@ pub(super) enum Report {
     Lost(Error),
 }
 
-pub(super) struct Link {
-    pub(super) channel: Channel,
+pub(crate) struct Link {
+    pub(crate) channel: Channel,
     connection: Connection,
     // Never locked: only there so that a shared `Link` may cross threads.
     events: Mutex<BoxStream<'static, Event>>,
@@ -78,19 +78,27 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn open(config: &Config, role: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(config: &Config, role: &str) -> Result<Self, Error> {
         let uri = parse(config)?;
         let deadline = config.connect_timeout;
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{}.{role}", config.prefix).into());
-        let connection = within(deadline, "connect", Connection::connect_uri(uri, properties)).await?;
+        let runtime = lapin::runtime::default_runtime()?;
+        let connect = Connection::connect_uri_with_config(uri, properties, config.tls.amqp(), runtime);
+        let connection = within(deadline, "connect", connect).await?;
         let events = Mutex::new(connection.events_listener().boxed());
         let channel = within(deadline, "open channel", connection.create_channel()).await?;
         Ok(Self { channel, connection, events, deadline })
     }
 
+    /// A new channel in place of one that the broker has closed.
+    pub(crate) async fn open_channel(&mut self) -> Result<(), Error> {
+        self.channel = within(self.deadline, "open channel", self.connection.create_channel()).await?;
+        Ok(())
+    }
+
     /// Asks the broker something, within the deadline for requests.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         what: &'static str,
         request: impl Future<Output = lapin::Result<T>>,
@@ -113,7 +121,7 @@ impl Link {
     }
 
     /// Closes in order. The broker has seen all acks sent before when this returns in time.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         let done = self.ask("close channel", self.channel.close(200, "done".into())).await;
         let done = match done {
             Ok(()) => self.ask("close connection", self.connection.close(200, "done".into())).await,
@@ -125,11 +133,22 @@ impl Link {
     }
 }
 
-/// The address with our heartbeat and time limit in it.
+/// Largest frame, in bytes, unless the address says another one (`?frame_max=`). lapin keeps room for 64 frames in
+/// either direction, which is 16 MiB with RabbitMQ's default of 128 KiB; a hint has some 200 bytes.
+const FRAME_MAX: u32 = 16 * 1024;
+/// The smallest that AMQP 0-9-1 allows, in bytes.
+const FRAME_MIN: u32 = 4096;
+
+/// The address with our heartbeat, time limit and frame size in it.
 pub(super) fn parse(config: &Config) -> Result<AMQPUri, Error> {
     let mut uri: AMQPUri = config.url.parse().map_err(Error::Url)?;
     let heartbeat = u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX).max(1);
     uri.query.heartbeat = Some(heartbeat);
+    let frame = uri.query.frame_max.unwrap_or(FRAME_MAX);
+    if frame < FRAME_MIN {
+        return Err(Error::Url(format!("frame_max={frame}: at least {FRAME_MIN} bytes are needed")));
+    }
+    uri.query.frame_max = Some(frame);
     uri.query.connection_timeout = u64::try_from(config.connect_timeout.as_millis()).ok();
     Ok(uri)
 }
@@ -186,10 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn takes_heartbeat_and_limit_from_the_config() {
+    fn takes_heartbeat_and_limit_from_the_config_and_frames_from_the_address() {
         let uri = parse(&Config::new("amqp://guest:guest@localhost:5672/%2f", "t")).unwrap();
         assert_eq!(uri.query.heartbeat, Some(10));
         assert_eq!(uri.query.connection_timeout, Some(5_000));
-        assert!(matches!(parse(&Config::new("http://x", "t")), Err(Error::Url(_))));
+        assert_eq!(uri.query.frame_max, Some(FRAME_MAX));
+        let given = parse(&Config::new("amqp://localhost?frame_max=8192", "t")).unwrap();
+        assert_eq!(given.query.frame_max, Some(8192));
+        for wrong in ["http://x", "amqp://localhost?frame_max=4095", "amqp://localhost?frame_max=x"] {
+            assert!(matches!(parse(&Config::new(wrong, "t")), Err(Error::Url(_))), "{wrong}");
+        }
     }
 }

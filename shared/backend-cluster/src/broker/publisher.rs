@@ -7,7 +7,7 @@
 use super::backlog::{Backlog, Outgoing};
 use super::counters::Counters;
 use super::link::{Error, Link, Pause, Report, State};
-use super::{Config, topology};
+use super::{Config, topology, traceparent};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lapin::message::BasicReturnMessage;
@@ -159,8 +159,11 @@ impl Publisher {
 
     fn send(&mut self, link: &Link, message: Outgoing) {
         let channel = link.channel.clone();
-        let properties = self.properties.clone();
-        let Outgoing { queue, body } = message.clone();
+        let Outgoing { queue, body, trace } = message.clone();
+        let mut properties = self.properties.clone();
+        if let Some(trace) = &trace {
+            properties = traceparent::write(properties, trace);
+        }
         let mut answer = async move {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
             channel.basic_publish("".into(), queue, options, &body, properties).await?.await
@@ -182,6 +185,7 @@ impl Publisher {
         declared: &mut BTreeSet<ShortString>,
     ) -> Result<Settled, Error> {
         let mut answer = Some(oldest);
+        let now = Instant::now();
         let mut confirmed = 0;
         let mut again = Vec::new();
         let mut failed = None;
@@ -196,7 +200,12 @@ impl Publisher {
             };
             let Some(sent) = self.sent.pop_front() else { break };
             match confirmation {
-                Confirmation::Ack(None) | Confirmation::NotRequested => confirmed += 1,
+                Confirmation::Ack(None) | Confirmation::NotRequested => {
+                    confirmed += 1;
+                    if let Some(seconds) = &self.config.confirm_seconds {
+                        seconds.observe((now - sent.at).as_secs_f64());
+                    }
+                }
                 Confirmation::Ack(Some(returned)) => again.push(self.returned(returned, declared)),
                 Confirmation::Nack(returned) => {
                     self.counters.nacked.add(1);
@@ -226,7 +235,8 @@ impl Publisher {
         self.counters.returned.add(1);
         let delivery = returned.delivery;
         declared.remove(&delivery.routing_key);
-        Outgoing { queue: delivery.routing_key, body: delivery.data.into() }
+        let trace = traceparent::read(&delivery.properties);
+        Outgoing { queue: delivery.routing_key, body: delivery.data.into(), trace }
     }
 
     fn note_blocked(&mut self, reason: Option<String>) {

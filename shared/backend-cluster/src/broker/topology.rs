@@ -5,9 +5,11 @@ use super::link::{Error, Link};
 use lapin::ErrorKind;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use serde::{Deserialize, Serialize};
 
 /// What kind of queue holds hints. Changing it for an existing queue needs the queue deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum QueueType {
     /// One copy, on one node.
     #[default]
@@ -64,17 +66,17 @@ impl Priority {
 /// fleet returns its hints without having looked at them; the sweep repeats a dropped one in any case.
 const DELIVERY_LIMIT: i64 = 1_000;
 
-pub(super) fn queue_text(prefix: &str, pool: &str, priority: Priority) -> String {
+pub(crate) fn queue_text(prefix: &str, pool: &str, priority: Priority) -> String {
     format!("{prefix}.q.{pool}.{}", priority.name())
 }
 
-pub(super) fn queue_name(prefix: &str, pool: &str, priority: Priority) -> Result<ShortString, Error> {
+pub(crate) fn queue_name(prefix: &str, pool: &str, priority: Priority) -> Result<ShortString, Error> {
     let text = queue_text(prefix, pool, priority);
     ShortString::try_new(text.clone()).map_err(|_| Error::QueueName(text))
 }
 
 /// Declares a durable queue of the configured type. Durable in any case: RabbitMQ 4 refuses queues that are not.
-pub(super) async fn declare(link: &Link, config: &Config, queue: &ShortString) -> Result<(), Error> {
+pub(crate) async fn declare(link: &Link, config: &Config, queue: &ShortString) -> Result<(), Error> {
     let wanted = config.queue_type.name();
     let mut arguments = FieldTable::default();
     // Always named: a vhost may have another default.
@@ -90,7 +92,27 @@ pub(super) async fn declare(link: &Link, config: &Config, queue: &ShortString) -
     }
 }
 
-pub(super) async fn delete(link: &Link, queue: ShortString) -> Result<(), Error> {
+/// Messages ready and consumers of a queue; `None` where there is no such queue.
+pub(crate) async fn ask(link: &mut Link, queue: ShortString) -> Result<Option<(u32, u32)>, Error> {
+    const NOT_FOUND: u16 = 404;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let request = link.channel.queue_declare(queue, passive, FieldTable::default());
+    match link.ask("ask for queue", request).await {
+        Ok(queue) => Ok(Some((queue.message_count(), queue.consumer_count()))),
+        Err(Error::Amqp(error)) if says(&error, NOT_FOUND) => {
+            // the broker has closed the channel with its answer
+            link.open_channel().await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn says(error: &lapin::Error, code: u16) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if amqp.get_id() == code)
+}
+
+pub(crate) async fn delete(link: &Link, queue: ShortString) -> Result<(), Error> {
     let request = link.channel.queue_delete(queue, QueueDeleteOptions::default());
     link.ask("delete queue", request).await?;
     Ok(())

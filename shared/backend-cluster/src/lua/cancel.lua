@@ -2,7 +2,8 @@
 -- Ends runs now. What is in flight is dropped; what comes later is told so.
 --
 -- KEYS[1] due         zset: next time to look
--- KEYS[2..] run, log  per run of the batch: its hash and the list of its events
+-- KEYS[2] flying      zset: runs under way by their API keys
+-- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
@@ -31,7 +32,7 @@ E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
   local at = unpack(items[i])
-  local r = E.open(at, KEYS[2 * at], KEYS[1 + 2 * at], runs[at])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
   answers[i] = cancel_one(r)
 end
-return E.flush(KEYS[1], ARGV[2], ARGV[3], answers)
+return E.flush(KEYS[1], KEYS[2], ARGV[2], ARGV[3], answers)

@@ -1,9 +1,11 @@
 #!lua
 -- Hands ready tasks to workers, for a lease each.
 --
--- KEYS[1] meta        hash: epoch of the store
+-- KEYS[1] meta        hash: epoch of the store, paused pools
 -- KEYS[2] due         zset: next time to look
--- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- KEYS[3] flying      zset: runs under way by their API keys
+-- KEYS[4] held        zset: ready tasks of paused pools
+-- KEYS[5..] run, log  per run of the batch: its hash and the list of its events
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
@@ -19,7 +21,7 @@
 --- @include "flush"
 
 local function claim_one(r, id, claim, has_input)
-  local s = E.begin(r, id, E.assignment_fields(id, has_input and 'd' or 'in'))
+  local s = E.begin(r, id, E.assignment_fields(id, has_input))
   if s == nil then
     return { $CLAIM_GONE }
   end
@@ -48,6 +50,10 @@ local function claim_one(r, id, claim, has_input)
       -- past its limit: the sweep, which is due, ends it
       return { $CLAIM_NOT_READY }
     end
+    if E.paused(r, id) then
+      E.hold(r, id, s)
+      return { $CLAIM_PAUSED }
+    end
     local assignment = E.start(r, id, claim, has_input)
     return assignment and { $CLAIM_RUN, assignment } or { $CLAIM_DONE }
   end
@@ -59,7 +65,8 @@ E.read_epoch(KEYS[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
   local at, task, claim, has_input = unpack(items[i])
-  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
+  local r = E.open(at, KEYS[3 + 2 * at], KEYS[4 + 2 * at], runs[at])
   answers[i] = claim_one(r, task, claim, has_input)
 end
-return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)
+E.flush_held(KEYS[4])
+return E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)

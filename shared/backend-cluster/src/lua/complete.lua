@@ -1,85 +1,74 @@
 #!lua flags=allow-oom
 -- Records the outcomes of attempts and moves everything that waited for them.
 --
--- KEYS[1] meta        hash: epoch of the store
+-- KEYS[1] meta        hash: epoch of the store, paused pools
 -- KEYS[2] due         zset: next time to look
--- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- KEYS[3] flying      zset: runs under way by their API keys
+-- KEYS[4..] run, log  per run of the batch: its hash and the list of its events
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
 -- ARGV[4] runs        packed: ids of the runs
--- ARGV[5] items       packed, one per attempt; `result` is '' for a map that is expanded, `usage` five numbers
---                     or 0, `claim` '' or the id under which a ready successor of one of `pools` is claimed
--- ITEM at, task, token, result, usage, claim, pools
+-- ARGV[5] items       packed, one per attempt; `result` is '' for a map or agent that is expanded, `answer` 1 where
+--                     it is an agent's as well and 2 where a limit cut that short, `tasks` a list as in "add" or 0
+--                     where they fit nobody, `usage` five numbers or 0, `claim` '' or the id under which a ready
+--                     successor of one of `pools` is claimed
+-- ITEM at, task, token, result, answer, tasks, first_token, usage, claim, pools
 -- RETURNS packed {time, answers, hints, aborts}; an answer is {code} or {RECORDED, assignment}
--- EMITS   task.succeeded or task.expanded and what follows: task.skipped, task.cancelled, run.succeeded, ...
+-- EMITS   task.succeeded or task.expanded, task.added, and what follows: task.skipped, run.succeeded, ...
 -- REPEAT  with the same token: RECORDED, with the successor while it is held by the same claim
---- @include "start"
+--- @include "next"
+--- @include "add"
 --- @include "holder"
 --- @include "clock"
 --- @include "epoch"
 --- @include "flush"
 
-local function fetch_assignment(r, id)
-  E.fetch(r, { E.assignment_fields(id, 'd') })
+-- Whether the task is one that can end in this way.
+local function fits(r, id, result, answer)
+  if result == '' then
+    local own = E.field(r, 'g:' .. id)
+    local kind = own and string.byte(own, $KIND_BYTE)
+    return kind == $MAP or kind == $AGENT
+  end
+  return answer == 0 or E.owner(r, id)
 end
 
--- The successor that an earlier call of the same complete claimed.
-local function repeat_next(r, id, claim)
-  local next = E.state(r, id)[$NEXT]
-  if claim == '' or next == '' or E.over(r) then
-    return nil
-  end
-  local s = E.state(r, next)
-  if not s or s[$STATUS] ~= $RUNNING or E.claim_of(s[$TOKEN]) ~= claim then
-    return nil
-  end
-  fetch_assignment(r, next)
-  return E.assignment(r, next, true)
-end
-
--- Claims the first task that became ready in this step, from `first` in the list, and fits.
-local function take_next(r, first, claim, pools)
-  if claim == '' or not r.ready or E.over(r) then
-    return nil
-  end
-  for i = first, #r.ready do
-    local id = r.ready[i]
-    local s, pool = E.state(r, id), E.exec(r, id)[$POOL]
-    local late = s[$DEADLINE] ~= 0 and s[$DEADLINE] <= E.now
-    for k = 1, #pools do
-      if pools[k] == pool and s[$STATUS] == $READY and not late then
-        r.ready[i] = false
-        fetch_assignment(r, id)
-        return E.start(r, id, claim, true)
-      end
-    end
-  end
-  return nil
-end
-
-local function complete_one(r, id, token, result, usage, claim, pools)
+local function complete_one(r, id, token, result, answer, tasks, first_token, usage, claim, pools)
   local s = E.begin(r, id, 'n:' .. id)
   local stand = E.holder(r, id, s, token, usage)
   if stand == $HELD then
-    return { $HOLDS, repeat_next(r, id, claim) }
+    return { $HOLDS, E.repeat_next(r, id, claim) }
+  elseif stand == $FAIL_RETRYING or stand == $FAIL_RELEASED then
+    return { $STALE }
   elseif stand ~= $HOLDS then
     return { stand }
   end
+  if not fits(r, id, result, answer) or not E.can_add(r, id, tasks, $MAX_ADDED) then
+    return { $REFUSED }
+  end
   E.book(r, $USAGE, usage)
+  s[$FIRST_TOKEN] = first_token
   local first = r.ready and #r.ready + 1 or 1
   if result ~= '' then
     E.put(r, 'r:' .. id, result)
     E.push(r, id, $SUCCEEDED, 0, nil, nil, false)
   else
     s[$STATUS] = $EXPANDED
+    s[$WIDTH], s[$NEXT_CHILD], s[$ACTIVE] = s[$WIDTH] or 0, s[$NEXT_CHILD] or 0, s[$ACTIVE] or 0
     r.dirty[id] = s
     E.set_due(r, id, s[$DEADLINE])
-    E.log(r, 'task.expanded', ',"task":"' .. id .. '","width":' .. string.format('%d', s[$WIDTH] or 0))
+    E.log(r, 'task.expanded', ',"task":"' .. id .. '","width":' .. string.format('%d', s[$WIDTH]))
     E.check_join(r, id)
   end
+  if tasks[1] then
+    E.add(r, id, tasks)
+  end
+  if answer > 0 then
+    E.answer(r, id, result, answer - 1)
+  end
   E.settle_all(r)
-  local next = take_next(r, first, claim, pools)
+  local next = E.take_next(r, first, claim, pools)
   if next then
     s[$NEXT] = next[1]
   end
@@ -90,8 +79,8 @@ E.clock(ARGV[1])
 E.read_epoch(KEYS[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
-  local at, task, token, result, usage, claim, pools = unpack(items[i])
-  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = complete_one(r, task, token, result, usage, claim, pools)
+  local at, task, token, result, answer, tasks, first_token, usage, claim, pools = unpack(items[i])
+  local r = E.open(at, KEYS[2 + 2 * at], KEYS[3 + 2 * at], runs[at])
+  answers[i] = complete_one(r, task, token, result, answer, tasks, first_token, usage, claim, pools)
 end
-return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)
+return E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)

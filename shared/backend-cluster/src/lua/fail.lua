@@ -2,7 +2,8 @@
 -- Records the failures of attempts: schedules the next ones, or ends their tasks.
 --
 -- KEYS[1] due         zset: next time to look
--- KEYS[2..] run, log  per run of the batch: its hash and the list of its events
+-- KEYS[2] flying      zset: runs under way by their API keys
+-- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
@@ -12,7 +13,7 @@
 -- ITEM at, task, token, class, error, after, jitter, usage
 -- RETURNS packed {time, answers, hints, aborts}; an answer is {code, time of the next attempt}
 -- EMITS   task.retrying, or task.failed and what follows: task.skipped, run.failed, ...
--- REPEAT  with the same token: RETRYING with the same time, or ENDED; after RELEASED it is STALE
+-- REPEAT  with the same token: the same answer
 --- @include "settle"
 --- @include "holder"
 --- @include "clock"
@@ -23,24 +24,33 @@ local function bound(backoff, times)
   return math.min(backoff * 2 ^ math.min(times - 1, 20), $BACKOFF_CAP_MS)
 end
 
+-- The attempt failed at or after the run's deadline, which ends the run: the sweep would say so a moment later.
+local function out_of_time(r, id, s, error)
+  s[$STATUS], s[$ENDED_AT] = $FAILED, E.now
+  E.set(r, 'e:' .. id, error)
+  E.set_due(r, id, 0)
+  E.log(r, 'task.failed', ',"task":"' .. id .. '","error":' .. error)
+  E.end_run(r, $RUN_FAILED, nil, $DEADLINE_ERROR)
+  return { $FAIL_ENDED, 0 }
+end
+
 local function fail_one(r, id, token, class, error, after, jitter, usage)
-  local s = E.begin(r, id, 'n:' .. id)
-  local stand = E.holder(r, id, s, token, usage)
+  local s = E.begin(r, id, 'n:' .. id, 'd')
+  local stand, told_at = E.holder(r, id, s, token, usage)
   if stand == $HELD then
-    if s[$STATUS] ~= $RETRYING then
-      return { $FAIL_ENDED, 0 }
-    end
-    local member = r.id .. ':' .. id
-    local at = E.due[member] or redis.call('ZSCORE', KEYS[1], member) or 0
-    return { $FAIL_RETRYING, tonumber(at) }
+    return { $FAIL_ENDED, 0 }
   elseif stand ~= $HOLDS then
-    return { stand, 0 }
+    return { stand, told_at }
   end
   E.book(r, $USAGE, usage)
   local x, wait = E.exec(r, id), nil
   r.dirty[id] = s
+  if r.f['d'] and tonumber(r.f['d']) <= E.now then
+    return out_of_time(r, id, s, error)
+  end
   if class == $CLASS_RELEASED then
     E.requeue(r, id)
+    E.tell(r, id, token, $FAIL_RELEASED, 0)
     return { $FAIL_RELEASED, 0 }
   elseif class == $CLASS_RETRYABLE then
     s[$FAILURES] = s[$FAILURES] + 1
@@ -60,8 +70,9 @@ local function fail_one(r, id, token, class, error, after, jitter, usage)
     E.settle_all(r)
     return { $FAIL_ENDED, 0 }
   end
-  s[$STATUS] = $RETRYING
+  s[$STATUS], s[$TOKEN] = $RETRYING, ''
   local retry_at = E.sooner(E.now + math.max(wait, 1), s[$DEADLINE])
+  E.tell(r, id, token, $FAIL_RETRYING, retry_at)
   E.set_due(r, id, retry_at)
   local at = string.format('%.0f', retry_at)
   E.log(r, 'task.retrying', ',"task":"' .. id .. '","retry_at":' .. at .. ',"error":' .. error)
@@ -72,7 +83,7 @@ E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
   local at, task, token, class, error, after, jitter, usage = unpack(items[i])
-  local r = E.open(at, KEYS[2 * at], KEYS[1 + 2 * at], runs[at])
+  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
   answers[i] = fail_one(r, task, token, class, error, after, jitter, usage)
 end
-return E.flush(KEYS[1], ARGV[2], ARGV[3], answers)
+return E.flush(KEYS[1], KEYS[2], ARGV[2], ARGV[3], answers)

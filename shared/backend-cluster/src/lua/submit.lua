@@ -1,30 +1,47 @@
 #!lua
 -- Accepts runs: stores their graphs and makes the tasks without inputs ready.
 --
--- KEYS[1] runs        zset: the runs of the shard by the time they were accepted
+-- KEYS[1] runs        zset: the runs of the shard by tenant and the time they were accepted
 -- KEYS[2] due         zset: next time to look
--- KEYS[3..] run, log  per run of the batch: its hash and the list of its events
+-- KEYS[3] flying      zset: runs under way by their API keys
+-- KEYS[4..] run, log  per run of the batch: its hash and the list of its events
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per run; `head` is its head without the times, `limit` its time limit in ms or
---                     -1, `roots` the tasks without inputs, `fields` names and values of everything else
--- ITEM at, fingerprint, head, limit, roots, fields
+--                     -1, `most` how many runs of its API key may be under way or -1, `elsewhere` how many are in
+--                     other shards, `roots` the tasks without inputs, `fields` names and values of everything else
+-- ITEM at, fingerprint, head, limit, most, elsewhere, roots, fields
 -- RETURNS packed {time, answers, hints, aborts}; an answer is {code}
 -- EMITS   run.started
--- REPEAT  EXISTS for the same fingerprint, CONFLICT for another
+-- REPEAT  EXISTS for the same fingerprint, CONFLICT for another; what was LIMITED is tried anew
 --- @include "ready"
 --- @include "clock"
 --- @include "flush"
 
-local accepted = {}
+local accepted, flying = {}, {}
 
-local function submit_one(r, fingerprint, head, limit, roots, fields)
+-- Runs of an API key under way in this shard, those of this batch included.
+local function count_flying(key)
+  if not flying[key] then
+    flying[key] = redis.call('ZLEXCOUNT', KEYS[3], '[' .. key .. ':', '(' .. key .. ';')
+  end
+  return flying[key]
+end
+
+local function submit_one(r, fingerprint, head, limit, most, elsewhere, roots, fields)
   -- twice in one batch: what the first one wrote is not in the store yet
   local known = r.fingerprint or redis.call('HGET', r.key, 'fp')
   if known then
     return { known == fingerprint and $SUBMIT_EXISTS or $SUBMIT_CONFLICT }
+  end
+  local key = head[$API_KEY]
+  if key ~= '' and most >= 0 then
+    if count_flying(key) + elsewhere >= most then
+      return { $SUBMIT_LIMITED }
+    end
+    flying[key] = flying[key] + 1
   end
   r.m, r.head_dirty, r.new, r.f, r.fingerprint = head, true, true, {}, fingerprint
   head[$RUN_CREATED] = E.now
@@ -42,20 +59,21 @@ local function submit_one(r, fingerprint, head, limit, roots, fields)
     r.s[roots[i]] = E.fresh(0)
     E.make_ready(r, roots[i])
   end
-  accepted[#accepted + 1] = E.now
-  accepted[#accepted + 1] = r.id
+  accepted[#accepted + 1] = 0
+  accepted[#accepted + 1] = E.listed(r)
+  E.takes_off(r)
   return { $SUBMIT_CREATED }
 end
 
 E.clock(ARGV[1])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
-  local at, fingerprint, head, limit, roots, fields = unpack(items[i])
-  local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = submit_one(r, fingerprint, head, limit, roots, fields)
+  local at, fingerprint, head, limit, most, elsewhere, roots, fields = unpack(items[i])
+  local r = E.open(at, KEYS[2 + 2 * at], KEYS[3 + 2 * at], runs[at])
+  answers[i] = submit_one(r, fingerprint, head, limit, most, elsewhere, roots, fields)
 end
 -- first the index: an entry without its run is harmless, a run without its entry would not be listed
 if #accepted > 0 then
   redis.call('ZADD', KEYS[1], unpack(accepted))
 end
-return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)
+return E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)

@@ -2,9 +2,13 @@
 -- Looks at entries of the due index whose time has come: publishes hints again, starts retries, takes tasks back
 -- from lost attempts, closes windows, ends tasks and runs at their deadlines, purges runs after their retention.
 --
--- KEYS[1] runs        zset: the runs of the shard by the time they were accepted
+-- KEYS[1] runs        zset: the runs of the shard by tenant and the time they were accepted
 -- KEYS[2] due         zset: next time to look
--- KEYS[3..] run, log, blobs  per run of the batch: its hash, the list of its events, the hash of its large results
+-- KEYS[3] flying      zset: runs under way by their API keys
+-- KEYS[4] dead        zset: tasks in quarantine by the time they were put there
+-- KEYS[5] held        zset: ready tasks of paused pools
+-- KEYS[6] meta        hash: paused pools
+-- KEYS[7..] run, log, blobs  per run of the batch: its hash, the list of its events, the hash of its large results
 -- ARGV[1] clock       '' for the server's; a time in ms in tests
 -- ARGV[2] watch       channel: runs whose log has grown
 -- ARGV[3] abort       channel: attempts that need not go on
@@ -15,17 +19,23 @@
 -- EMITS   task.lost, task.failed, run.failed, ... and what follows
 -- REPEAT  looks at what is due by then: after an answer, nothing
 --- @include "settle"
+--- @include "dead"
 --- @include "clock"
+--- @include "epoch"
 --- @include "flush"
 
 local purged = {}
 
 local function look_at_run(r)
-  if E.over(r) then
+  if not E.over(r) then
+    E.end_run(r, $RUN_FAILED, nil, $DEADLINE_ERROR)
+  elseif not E.kept(r) then
+    -- where an error kept it from being taken out at its end
+    E.lands(r)
+    E.field(r, 'dl')
     purged[#purged + 1] = r
     return { 1 }
   end
-  E.end_run(r, $RUN_FAILED, nil, $DEADLINE_ERROR)
   return { 0 }
 end
 
@@ -35,20 +45,19 @@ local function look_at_live(r, id, s)
     if g and g[$WITHIN] >= 0 and (g[$KIND] == $JOIN or status == $EXPANDED) then
       E.window_closed(r, id)
     else
-      E.push(r, id, $FAILED, 0, $TIMEOUT_ERROR, nil, true)
+      E.push(r, id, $FAILED, 0, s[$LIMITED] > 0 and $LIMITED_TIMEOUT_ERROR or $TIMEOUT_ERROR, nil, true)
     end
+  elseif status == $READY and E.paused(r, id) then
+    E.hold(r, id, s)
   elseif status == $READY then
-    s[$REPUBLISHED] = s[$REPUBLISHED] + 1
-    local wait = math.min($REPUBLISH_MS * 2 ^ math.min(s[$REPUBLISHED], 10), $REPUBLISH_CAP_MS)
-    E.set_due(r, id, E.sooner(E.now + wait, s[$DEADLINE]))
-    r.dirty[id] = s
-    E.announce(r, id)
+    E.republish(r, id, s)
   elseif status == $RETRYING then
     E.requeue(r, id)
   elseif status == $RUNNING then
     s[$LOST] = s[$LOST] + 1
     r.dirty[id] = s
     if s[$LOST] >= $MAX_LOST then
+      E.quarantine(r, id)
       E.push(r, id, $FAILED, 0, $POISON_ERROR, nil, true)
     else
       E.log(r, 'task.lost', ',"task":"' .. id .. '"')
@@ -74,9 +83,14 @@ local function look_one(r, id)
   if not s or E.over(r) or s[$STATUS] >= $SUCCEEDED then
     E.set_due(r, id, 0)
   elseif E.orphaned(r, id) then
+    if s[$STATUS] == $RUNNING then
+      -- whoever still holds it is told that nobody needs its result
+      s[$TOKEN] = ''
+    end
     s[$STATUS], s[$ENDED_AT] = $CANCELLED, E.now
     r.dirty[id] = s
     E.set_due(r, id, 0)
+    E.leave_line(r, id)
   else
     look_at_live(r, id, s)
   end
@@ -84,17 +98,21 @@ local function look_one(r, id)
 end
 
 E.clock(ARGV[1])
+E.read_epoch(KEYS[6])
 local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
 for i = 1, #items do
   local at, task = unpack(items[i])
-  local r = E.open(at, KEYS[3 * at], KEYS[3 * at + 1], runs[at])
-  r.blobs = KEYS[3 * at + 2]
+  local r = E.open(at, KEYS[3 * at + 4], KEYS[3 * at + 5], runs[at])
+  r.blobs = KEYS[3 * at + 6]
   answers[i] = look_one(r, task)
 end
+E.bury(KEYS[4])
+E.flush_held(KEYS[5])
 -- the run's own entry goes last: until then a repeat finds what is left
 for _, r in ipairs(purged) do
-  redis.call('ZREM', KEYS[1], r.id)
+  redis.call('ZREM', KEYS[1], E.listed(r))
+  E.exhume(r, KEYS[4])
   redis.call('UNLINK', r.log, r.blobs, r.key)
   E.set_due(r, '', 0)
 end
-return E.flush(KEYS[2], ARGV[2], ARGV[3], answers)
+return E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use trireme_backend::Error;
-use trireme_model::{
-    Payload, RunId,
-    limits::{INLINE_BYTES, MAX_RESULT_BYTES},
-};
+use trireme_model::{Payload, RunId, limits::INLINE_BYTES};
 
 use super::{script, transition::Shard};
 
@@ -22,9 +19,15 @@ impl Shard {
     /// Keeps `result` where it is large and returns what stands for it. Repeating it changes nothing, and if we
     /// crash behind it the value goes with its run.
     pub(crate) async fn keep(&self, run: &RunId, result: Payload) -> Result<Payload, Error> {
-        if result.len() > MAX_RESULT_BYTES {
-            return Err(Error::TooLarge { what: "result", got: result.len(), limit: MAX_RESULT_BYTES });
-        }
+        self.keep_for(run, result, "").await
+    }
+
+    /// As [`Shard::keep`], for a run that is about to be written whole: without one the value goes after an hour.
+    pub(crate) async fn keep_ahead(&self, run: &RunId, result: Payload) -> Result<Payload, Error> {
+        self.keep_for(run, result, "3600000").await
+    }
+
+    async fn keep_for(&self, run: &RunId, result: Payload, wait: &str) -> Result<Payload, Error> {
         if result.len() <= INLINE_BYTES {
             return Ok(result);
         }
@@ -32,7 +35,8 @@ impl Shard {
             Sha256::digest(result.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let (run_key, blobs) = (self.keys.run(run.as_str()), self.keys.blobs(run.as_str()));
         // where the run is gone, `complete` says so
-        self.link.eval(&script::KEEP, &[&run_key, &blobs], &[digest.as_bytes(), result.as_bytes()]).await?;
+        let args = [digest.as_bytes(), result.as_bytes(), wait.as_bytes()];
+        self.link.eval(&script::KEEP, &[&run_key, &blobs], &args).await?;
         Ok(Payload::from_json(format!("@{digest}")))
     }
 }

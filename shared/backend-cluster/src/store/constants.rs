@@ -42,7 +42,8 @@ pub(crate) mod stand {
     pub(crate) const FAIL_RETRYING: u8 = 6;
     pub(crate) const FAIL_ENDED: u8 = 7;
     pub(crate) const FAIL_RELEASED: u8 = 8;
-    pub(crate) const EXTEND_REFUSED: u8 = 9;
+    pub(crate) const REFUSED: u8 = 9;
+    pub(crate) const QUEUED: u8 = 10;
 }
 
 /// Answers of `claim`.
@@ -53,6 +54,7 @@ pub(crate) mod claim {
     pub(crate) const NOT_READY: u8 = 4;
     pub(crate) const CANCELLED: u8 = 5;
     pub(crate) const GONE: u8 = 6;
+    pub(crate) const PAUSED: u8 = 7;
 }
 
 /// Answers of `renew`, `cancel` and `submit`.
@@ -63,9 +65,13 @@ pub(crate) mod answer {
     pub(crate) const CANCEL_DONE: u8 = 1;
     pub(crate) const CANCEL_ENDED: u8 = 2;
     pub(crate) const CANCEL_GONE: u8 = 3;
+    pub(crate) const EXPIRE_DONE: u8 = 1;
+    pub(crate) const EXPIRE_RUNNING: u8 = 2;
+    pub(crate) const EXPIRE_GONE: u8 = 3;
     pub(crate) const SUBMIT_CREATED: u8 = 1;
     pub(crate) const SUBMIT_EXISTS: u8 = 2;
     pub(crate) const SUBMIT_CONFLICT: u8 = 3;
+    pub(crate) const SUBMIT_LIMITED: u8 = 4;
 }
 
 /// Classes of failures.
@@ -79,6 +85,10 @@ pub(crate) mod class {
 /// `need` of a task without policy, and of a policy that needs all.
 pub(crate) const NO_POLICY: i64 = -2;
 pub(crate) const NEED_ALL: i64 = -1;
+/// Whether a task belongs to an agent, and whether that fails with it.
+pub(crate) const NOT_OWNED: u8 = 0;
+pub(crate) const OWNED: u8 = 1;
+pub(crate) const VITAL: u8 = 2;
 /// What happens on a miss.
 pub(crate) const MISS_FAIL: u8 = 0;
 pub(crate) const MISS_PARTIAL: u8 = 1;
@@ -106,6 +116,9 @@ const STATE: &[&str] = &[
     "DEGRADED",
     "FROZEN",
     "NEXT",
+    "FIRST_READY_AT",
+    "FIRST_TOKEN",
+    "RESOURCE",
     "WIDTH",
     "NEXT_CHILD",
     "ACTIVE",
@@ -117,6 +130,7 @@ const SPEC: &[&str] = &[
     "FALLBACK",
     "OPENS",
     "LAST",
+    "OWNED",
     "PRIORITY",
     "ON_MISS",
     "AT_ONCE",
@@ -127,6 +141,7 @@ const SPEC: &[&str] = &[
     "INPUTS",
     "NEED",
     "WITHIN",
+    "OWNER",
 ];
 /// Positions in the head of a run (`m`): the fields of [`super::layout::Head`] in order; `USAGE` and `WASTED` are
 /// the first of five.
@@ -136,6 +151,8 @@ const HEAD: &[&str] = &[
     "RUN_DEGRADED",
     "RUN_CREATED",
     "RUN_ENDED",
+    "KEEP",
+    "KEEP_FAILED",
     "BUDGET_TOKENS",
     "BUDGET_USD",
     "USAGE",
@@ -148,15 +165,18 @@ const HEAD: &[&str] = &[
     "",
     "",
     "",
+    "TENANT",
+    "API_KEY",
 ];
 /// Small numbers that scripts read without unpacking all: each is one byte, and these are their places from 1. The
 /// header of an array of up to 15 values is one byte long, of a longer one three.
 const BYTES: &[(&str, usize)] = &[
-    ("KIND_BYTE", 2),
-    ("PAID_BYTE", 3),
-    ("FALLBACK_BYTE", 4),
-    ("OPENS_BYTE", 5),
-    ("LAST_BYTE", 6),
+    ("KIND_BYTE", 4),
+    ("PAID_BYTE", 5),
+    ("FALLBACK_BYTE", 6),
+    ("OPENS_BYTE", 7),
+    ("LAST_BYTE", 8),
+    ("OWNED_BYTE", 9),
     ("STATUS_BYTE", 4),
     ("RUN_STATUS_BYTE", 4),
     ("WATCHED_BYTE", 5),
@@ -188,7 +208,11 @@ pub(crate) fn value(name: &str) -> Option<String> {
         "RUN_FAILED" => run_status::FAILED.into(),
         "RUN_CANCELLED" => run_status::CANCELLED.into(),
         "JOIN" => kind::JOIN.into(),
+        "TOOL" => kind::TOOL.into(),
         "MAP" => kind::MAP.into(),
+        "AGENT" => kind::AGENT.into(),
+        "NOT_OWNED" => NOT_OWNED.into(),
+        "VITAL" => VITAL.into(),
         "HOLDS" => stand::HOLDS.into(),
         "HELD" => stand::HELD.into(),
         "STALE" => stand::STALE.into(),
@@ -197,22 +221,28 @@ pub(crate) fn value(name: &str) -> Option<String> {
         "FAIL_RETRYING" => stand::FAIL_RETRYING.into(),
         "FAIL_ENDED" => stand::FAIL_ENDED.into(),
         "FAIL_RELEASED" => stand::FAIL_RELEASED.into(),
-        "EXTEND_REFUSED" => stand::EXTEND_REFUSED.into(),
+        "REFUSED" => stand::REFUSED.into(),
+        "QUEUED" => stand::QUEUED.into(),
         "CLAIM_RUN" => claim::RUN.into(),
         "CLAIM_BUSY" => claim::BUSY.into(),
         "CLAIM_DONE" => claim::DONE.into(),
         "CLAIM_NOT_READY" => claim::NOT_READY.into(),
         "CLAIM_CANCELLED" => claim::CANCELLED.into(),
+        "CLAIM_PAUSED" => claim::PAUSED.into(),
         "CLAIM_GONE" => claim::GONE.into(),
         "RENEW_HELD" => answer::RENEW_HELD.into(),
         "RENEW_LOST" => answer::RENEW_LOST.into(),
         "RENEW_CANCELLED" => answer::RENEW_CANCELLED.into(),
+        "EXPIRE_DONE" => answer::EXPIRE_DONE.into(),
+        "EXPIRE_RUNNING" => answer::EXPIRE_RUNNING.into(),
+        "EXPIRE_GONE" => answer::EXPIRE_GONE.into(),
         "CANCEL_DONE" => answer::CANCEL_DONE.into(),
         "CANCEL_ENDED" => answer::CANCEL_ENDED.into(),
         "CANCEL_GONE" => answer::CANCEL_GONE.into(),
         "SUBMIT_CREATED" => answer::SUBMIT_CREATED.into(),
         "SUBMIT_EXISTS" => answer::SUBMIT_EXISTS.into(),
         "SUBMIT_CONFLICT" => answer::SUBMIT_CONFLICT.into(),
+        "SUBMIT_LIMITED" => answer::SUBMIT_LIMITED.into(),
         "CLASS_RETRYABLE" => class::RETRYABLE.into(),
         "CLASS_RATE_LIMITED" => class::RATE_LIMITED.into(),
         "CLASS_RELEASED" => class::RELEASED.into(),
@@ -221,21 +251,28 @@ pub(crate) fn value(name: &str) -> Option<String> {
         "MISS_FAIL" => MISS_FAIL.into(),
         "CHUNK" => CHUNK as i64,
         "LEASE_MS" => limits::LEASE_MS as i64,
+        "MAX_TOLD" => limits::MAX_TOLD as i64,
         "MAX_LOST" => limits::MAX_LOST.into(),
         "REPUBLISH_MS" => limits::REPUBLISH_MS as i64,
         "REPUBLISH_CAP_MS" => limits::REPUBLISH_CAP_MS as i64,
         "BACKOFF_CAP_MS" => limits::BACKOFF_CAP_MS as i64,
         "MAX_LIMITED" => limits::MAX_LIMITED.into(),
-        "RETENTION_MS" => limits::RETENTION_MS as i64,
+        "LINGER_MS" => limits::LINGER_MS as i64,
         "MAX_WIDTH" => limits::MAX_WIDTH.into(),
+        "MAX_ADDED" => limits::MAX_ADDED.into(),
+        "KEPT_FOR_ENDS" => limits::KEPT_FOR_ENDS.into(),
+        "MAX_RESOURCE" => limits::MAX_RESOURCE as i64,
+        "MAX_OWNERS" => limits::MAX_OWNERS as i64,
         "EXTEND_CHUNK" => limits::EXTEND_CHUNK as i64,
         "MAX_DELTAS" => limits::MAX_DELTAS as i64,
+        "LIMITED_TIMEOUT_ERROR" => return text(reason::LIMITED_TIMEOUT),
         "TIMEOUT_ERROR" => return text(reason::TIMEOUT),
         "DEADLINE_ERROR" => return text(reason::DEADLINE),
         "POISON_ERROR" => return text(reason::POISON),
         "BUDGET_ERROR" => return text(reason::BUDGET),
         "UNMET_ERROR" => return text(reason::UNMET),
         "WINDOW_ERROR" => return text(reason::WINDOW),
+        "INPUT_CANCELLED_ERROR" => return text(reason::INPUT_CANCELLED),
         "LIMITED_ERROR" => return text(reason::LIMITED),
         _ => return None,
     };

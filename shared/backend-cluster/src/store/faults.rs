@@ -8,9 +8,9 @@ use std::sync::{
 
 use trireme_backend::Error;
 use trireme_model::{
-    Budget, Children, Claim, Claimed, Complete, Completed, Effects, Exec, Extend, Fail, FailureClass, Graph,
-    JoinPolicy, Kind, Need, Next, OnMiss, Outcome, Payload, Priority, Renew, Run, RunId, Submit, TaskId,
-    TaskSpec, TaskStatus, Token, Usage,
+    Added, Budget, Caller, Children, Claim, Claimed, Complete, Completed, Effects, Exec, Extend, Fail,
+    FailureClass, Graph, JoinPolicy, KeyId, Kind, More, Need, Next, OnMiss, Outcome, Payload, Priority,
+    Renew, Run, RunId, Submit, TaskId, TaskSpec, TaskStatus, Token, Usage,
 };
 
 use super::{Config, Emitted, Store};
@@ -20,11 +20,22 @@ const START: u64 = 1_700_000_000_000;
 /// What is done, in order, on the store and on the model.
 #[derive(Clone, Debug)]
 enum Op {
+    /// A graph of a map and joins.
     Submit,
+    /// A graph of an agent.
+    SubmitAgent,
     Claim(&'static str, &'static str),
     Renew(&'static str, &'static str),
     Extend(&'static str, &'static str, u32),
+    /// Two calls, one behind the other, while a step is running.
+    Add(&'static str, &'static str),
+    /// A call is about to touch a file.
+    Touch(&'static str, &'static str),
+    /// Of the agent: with its first step.
     Expanded(&'static str, &'static str),
+    /// A step's end, with the next step behind a join of the calls, and another call.
+    Turn(&'static str, &'static str, Option<&'static str>),
+    Answer(&'static str, &'static str),
     Complete(&'static str, &'static str, Option<&'static str>),
     Fail(&'static str, &'static str, FailureClass),
     Cancel,
@@ -59,26 +70,38 @@ fn task(name: &str, kind: Kind, inputs: &[&str]) -> TaskSpec {
         merges.then_some(JoinPolicy { need: Need::Count(1), within: Some(50_000), on_miss: OnMiss::Partial });
     let children = (kind == Kind::Map).then(|| Children { exec: exec(Kind::Tool), at_once: 2 });
     let inputs = inputs.iter().map(|name| id(name)).collect();
-    TaskSpec { id: id(name), exec: exec(kind), inputs, policy, children, body: Payload::from_json("{}") }
+    let (label, body) = (format!("{name}'s \"label\""), Payload::from_json("{}"));
+    TaskSpec { id: id(name), label, exec: exec(kind), inputs, policy, children, body }
 }
 
-/// A map and a task race in a join; two more follow it.
-fn submit(run: RunId) -> Submit {
-    let tasks = vec![
-        task("each", Kind::Map, &[]),
-        task("alone", Kind::Tool, &[]),
-        task("race", Kind::Join, &["each", "alone"]),
-        task("left", Kind::Tool, &["race"]),
-        task("end", Kind::Llm, &["left"]),
-    ];
+/// A map and a task race in a join, and two more follow it; or an agent and one that follows it.
+fn submit(op: &Op, run: RunId) -> Submit {
+    let agent = || vec![task("crew", Kind::Agent, &[]), task("end", Kind::Llm, &["crew"])];
+    let race = || {
+        vec![
+            task("each", Kind::Map, &[]),
+            task("alone", Kind::Tool, &[]),
+            task("race", Kind::Join, &["each", "alone"]),
+            task("left", Kind::Tool, &["race"]),
+            task("end", Kind::Llm, &["left"]),
+        ]
+    };
+    let tasks = if matches!(op, Op::SubmitAgent) { agent() } else { race() };
     Submit {
         run,
+        caller: Caller {
+            key: KeyId::new("0123456789abcdef").ok(),
+            in_flight: Some(1_000),
+            ..Caller::default()
+        },
         name: "faults".into(),
         fingerprint: "f".into(),
         graph: Graph::new(tasks).unwrap(),
         input: Payload::from_json("{}"),
         deadline: Some(1_000_000),
         budget: Budget::default(),
+        keep: Default::default(),
+        trace: None,
     }
 }
 
@@ -110,7 +133,7 @@ impl Stage {
     async fn on_store(&self, op: &Op) -> Result<String, Error> {
         let (run, store) = (self.run.clone(), &self.store);
         let text = match *op {
-            Op::Submit => format!("{:?}", store.submit(submit(run)).await?),
+            Op::Submit | Op::SubmitAgent => format!("{:?}", store.submit(submit(op, run)).await?),
             Op::Claim(task, claim) => {
                 let claim = Claim { run, task: id(task), claim: claim.into(), has_input: true };
                 let Claimed::Run(assignment) = store.claim(claim).await? else { return Ok("nothing".into()) };
@@ -120,16 +143,16 @@ impl Stage {
                 let token = self.token(task, claim).await;
                 format!("{:?}", store.renew(vec![Renew { run, task: id(task), token }]).await?)
             }
-            Op::Extend(task, claim, count) => {
+            Op::Extend(task, claim, ..) | Op::Add(task, claim) | Op::Touch(task, claim) => {
                 let token = self.token(task, claim).await;
-                let args = (0..count).map(|at| Payload::from_json(at.to_string())).collect();
-                format!("{:?}", store.extend(Extend { run, task: id(task), token, start: 0, args }).await?)
+                format!("{:?}", store.extend(extend(op, run, token)).await?)
             }
-            Op::Expanded(..) | Op::Complete(..) => {
-                let (task, claim, outcome, next) = outcome(op);
+            Op::Expanded(task, claim)
+            | Op::Complete(task, claim, _)
+            | Op::Turn(task, claim, _)
+            | Op::Answer(task, claim) => {
                 let token = self.token(task, claim).await;
-                let complete = Complete { run, task: id(task), token, outcome, usage: usage(), next };
-                let Completed::Recorded { next } = store.complete(complete).await? else {
+                let Completed::Recorded { next } = store.complete(complete(op, run, token)).await? else {
                     return Ok("lost".into());
                 };
                 format!("{:?}", next.map(|next| next.token))
@@ -149,9 +172,11 @@ impl Stage {
 
     fn on_model(&self, run: &mut Option<Run>, op: &Op, now: u64) {
         let (effects, epoch) = (&mut Effects::default(), self.epoch.as_str());
+        let paused = std::collections::BTreeSet::new();
+        let site = trireme_model::Site { epoch, paused: &paused };
         let id_of = self.run.clone();
-        if let Op::Submit = op {
-            *run = Some(Run::submit(submit(id_of), now, effects));
+        if let Op::Submit | Op::SubmitAgent = op {
+            *run = Some(Run::submit(submit(op, id_of), now, effects));
             return;
         }
         let Some(state) = run.as_mut() else { return };
@@ -160,25 +185,25 @@ impl Stage {
             token.filter(|token| token.claim() == claim).unwrap_or_else(|| Token::new(epoch, 1, claim))
         };
         match *op {
-            Op::Submit => {}
+            Op::Submit | Op::SubmitAgent => {}
             Op::Claim(task, claim) => {
                 let claim = Claim { run: id_of, task: id(task), claim: claim.into(), has_input: true };
-                state.claim(&claim, epoch, now, effects);
+                state.claim(&claim, site, now, effects);
             }
             Op::Renew(task, claim) => {
                 let token = held(state, task, claim);
                 state.renew(&Renew { run: id_of, task: id(task), token }, now, effects);
             }
-            Op::Extend(task, claim, count) => {
+            Op::Extend(task, claim, ..) | Op::Add(task, claim) | Op::Touch(task, claim) => {
                 let token = held(state, task, claim);
-                let args = (0..count).map(|at| Payload::from_json(at.to_string())).collect();
-                state.extend(&Extend { run: id_of, task: id(task), token, start: 0, args }, now, effects);
+                state.extend(&extend(op, id_of, token), now, effects);
             }
-            Op::Expanded(..) | Op::Complete(..) => {
-                let (task, claim, outcome, next) = outcome(op);
+            Op::Expanded(task, claim)
+            | Op::Complete(task, claim, _)
+            | Op::Turn(task, claim, _)
+            | Op::Answer(task, claim) => {
                 let token = held(state, task, claim);
-                let complete = Complete { run: id_of, task: id(task), token, outcome, usage: usage(), next };
-                state.complete(&complete, epoch, now, effects);
+                state.complete(&complete(op, id_of, token), site, now, effects);
             }
             Op::Fail(task, claim, class) => {
                 let token = held(state, task, claim);
@@ -194,7 +219,7 @@ impl Stage {
                 due.sort();
                 for (_, task) in due.into_iter().filter(|(at, _)| *at != 0 && *at <= now) {
                     match task {
-                        Some(task) => state.look_at_task(&task, now, effects),
+                        Some(task) => state.look_at_task(&task, &paused, now, effects),
                         None => state.look_at_run(now, effects),
                     }
                 }
@@ -206,15 +231,48 @@ impl Stage {
     }
 }
 
-fn outcome(op: &Op) -> (&'static str, &'static str, Outcome, Option<Next>) {
-    match *op {
-        Op::Complete(task, claim, next) => {
-            let next = next.map(|claim| Next { claim: claim.into(), pools: vec!["tool".into()] });
-            (task, claim, Outcome::Result(Payload::from_json("1")), next)
+fn extend(op: &Op, run: RunId, token: Token) -> Extend {
+    let (task, more) = match *op {
+        Op::Extend(task, _, count) => {
+            let args = (0..count).map(|at| Payload::from_json(at.to_string())).collect();
+            (task, More::Children { start: 0, args })
         }
-        Op::Expanded(task, claim) => (task, claim, Outcome::Expanded, None),
-        _ => unreachable!("no outcome"),
-    }
+        Op::Touch(task, _) => (task, More::Resource("file".into())),
+        Op::Add(task, _) => (task, More::Tasks(vec![call("crew/x", &[]), call("crew/y", &["crew/x"])])),
+        _ => unreachable!("it extends nothing"),
+    };
+    Extend { run, task: id(task), token, more }
+}
+
+fn complete(op: &Op, run: RunId, token: Token) -> Complete {
+    let result = Payload::from_json("1");
+    let next =
+        |claim: Option<&str>| claim.map(|claim| Next { claim: claim.into(), pools: vec!["tool".into()] });
+    let (task, outcome, tasks, next) = match *op {
+        Op::Expanded("crew", _) => ("crew", Outcome::Expanded, vec![vital("crew/0", &[])], None),
+        Op::Expanded(task, _) => (task, Outcome::Expanded, Vec::new(), None),
+        Op::Complete(task, _, claim) => (task, Outcome::Result(result), Vec::new(), next(claim)),
+        Op::Turn(task, _, claim) => {
+            let join = Added {
+                spec: self::task("crew/join", Kind::Join, &["crew/x", "crew/y"]),
+                vital: false,
+                resource: None,
+            };
+            let tasks = vec![join, vital("crew/1", &["crew/join"]), call("crew/z", &[])];
+            (task, Outcome::Result(result), tasks, next(claim))
+        }
+        Op::Answer(task, _) => (task, Outcome::Answer { value: result, degraded: true }, Vec::new(), None),
+        _ => unreachable!("it completes nothing"),
+    };
+    Complete { run, task: id(task), token, outcome, tasks, first_token: Some(9), usage: usage(), next }
+}
+
+fn call(name: &str, inputs: &[&str]) -> Added {
+    Added { spec: task(name, Kind::Tool, inputs), vital: false, resource: None }
+}
+
+fn vital(name: &str, inputs: &[&str]) -> Added {
+    Added { vital: true, ..call(name, inputs) }
 }
 
 fn fail(run: RunId, task: &str, token: Token, class: FailureClass) -> Fail {
@@ -269,6 +327,7 @@ async fn visit(prefix: &str, script: &'static str, before: &[Op], op: Op) -> usi
         assert!(hit || first.is_ok(), "{first:?}");
         let answer =
             if hit || script == "sweep" { stage.on_store(&op).await.unwrap() } else { first.unwrap() };
+        assert!(!["lost", "nothing", "Refused", "Stale"].contains(&answer.as_str()), "{op:?} does nothing");
         stage.on_model(&mut model, &op, now);
         let mut theirs = stage.store.run(&stage.run).await.unwrap();
         let what = format!("{op:?} with call {at} of {script} failing, then {answer}");
@@ -311,7 +370,20 @@ async fn any_call_to_redis_may_fail() {
     let hopped = [&racing[..], &[Op::Complete("alone", "c3", Some("c4"))]].concat();
     let ended =
         [&hopped[..], &[Op::Complete("left", "c4", Some("c5")), Op::Complete("end", "c5", None)]].concat();
-    let visits: [(&'static str, &[Op], Op); 15] = [
+    let begun = [
+        Op::SubmitAgent,
+        Op::Claim("crew", "c1"),
+        Op::Expanded("crew", "c1"),
+        Op::Claim("crew/0", "c2"),
+        Op::Add("crew/0", "c2"),
+        Op::Claim("crew/x", "c3"),
+    ];
+    let turned =
+        [&begun[..], &[Op::Turn("crew/0", "c2", Some("c4")), Op::Complete("crew/x", "c3", Some("c5"))]]
+            .concat();
+    let both = [Op::Touch("each/0", "c2"), Op::Touch("alone", "c3")];
+    let queued = [&running[..], &[Op::Claim("each/0", "c2"), Op::Claim("alone", "c3")], &both].concat();
+    let visits: [(&'static str, &[Op], Op); 25] = [
         ("submit", &[], Op::Submit),
         ("claim", &[Op::Submit], Op::Claim("each", "c1")),
         ("claim", &racing, Op::Claim("each/1", "c9")),
@@ -321,8 +393,18 @@ async fn any_call_to_redis_may_fail() {
         ("complete", &racing, Op::Complete("each/0", "c2", Some("c8"))),
         ("complete", &racing, Op::Complete("alone", "c3", Some("c4"))),
         ("complete", &hopped, Op::Complete("left", "c4", Some("c5"))),
+        ("complete", &begun[..2], Op::Expanded("crew", "c1")),
+        ("extend", &begun[..4], Op::Add("crew/0", "c2")),
+        ("complete", &begun, Op::Turn("crew/0", "c2", Some("c4"))),
+        ("complete", &begun, Op::Answer("crew/0", "c2")),
+        ("fail", &begun, Op::Fail("crew/0", "c2", FailureClass::Permanent)),
+        ("fail", &begun, Op::Fail("crew/x", "c3", FailureClass::Permanent)),
+        ("complete", &turned, Op::Answer("crew/1", "c5")),
+        ("sweep", &turned, Op::Sweep(60_000)),
         ("fail", &racing, Op::Fail("alone", "c3", FailureClass::Retryable)),
         ("fail", &hopped, Op::Fail("left", "c4", FailureClass::Permanent)),
+        ("extend", &queued[..5], Op::Touch("each/0", "c2")),
+        ("complete", &queued, Op::Complete("each/0", "c2", None)),
         ("cancel", &racing, Op::Cancel),
         ("sweep", &racing, Op::Sweep(20_000)),
         ("sweep", &racing, Op::Sweep(60_000)),

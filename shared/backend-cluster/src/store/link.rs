@@ -8,9 +8,9 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_redis::{Hook, HookError, Manager, Pool, PoolError, Runtime};
@@ -18,13 +18,11 @@ use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value, aio
 use trireme_backend::Error;
 
 use super::{
-    error,
+    Config, error,
     script::{self, Script},
+    versions::{ALIVE_MS, Member, Spoken},
 };
-use crate::keys::Keys;
-
-/// Of the layout in `store::layout` and the scripts. Processes of different versions refuse each other's stores.
-const LAYOUT: u32 = 1;
+use crate::{keys::Keys, metrics::Metrics};
 
 pub(crate) struct Link {
     pool: Pool,
@@ -33,6 +31,7 @@ pub(crate) struct Link {
     greeter: Arc<Greeter>,
     client: Client,
     timeout: Duration,
+    metrics: Option<Metrics>,
     /// The script, and the number of its call to Redis, that fails from now on.
     #[cfg(test)]
     pub(crate) fault: Mutex<Option<(&'static str, usize)>>,
@@ -49,23 +48,33 @@ struct Greeter {
     shards: Vec<Keys>,
     /// The server whose shards are open.
     server: Mutex<String>,
+    /// Whether a server was ever met: one without an epoch was emptied then.
+    met: AtomicBool,
+    metrics: Option<Metrics>,
+    spoken: Spoken,
+    /// How this process announces itself; empty where it does not.
+    member: String,
 }
 
 impl Link {
-    pub(crate) fn new(
-        url: &str,
-        shards: Vec<Keys>,
-        lanes: usize,
-        pool: usize,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config, shards: Vec<Keys>, lanes: usize, pool: usize) -> Result<Self, Error> {
         let bad = |error: RedisError| Error::Unusable(format!("the address of redis can't be used: {error}"));
-        let client = Client::open(url).map_err(bad)?;
+        let (timeout, metrics) = (config.timeout, config.metrics.clone());
+        let spoken = Spoken::here()?;
+        let member = config.member.as_ref().map_or_else(String::new, Member::to_string);
+        let client = config.tls.redis(&config.url).map_err(bad)?;
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(timeout))
             .set_connection_timeout(Some(timeout));
-        let manager = Manager::new_with_config(url, config).map_err(bad)?;
-        let greeter = Arc::new(Greeter { shards, server: Mutex::default() });
+        let manager = Manager::new_with_config(client.get_connection_info().clone(), config).map_err(bad)?;
+        let greeter = Arc::new(Greeter {
+            shards,
+            server: Mutex::default(),
+            met: AtomicBool::new(false),
+            metrics: metrics.clone(),
+            spoken,
+            member,
+        });
         let hook = {
             let greeter = greeter.clone();
             Hook::async_fn(move |connection: &mut MultiplexedConnection, _| {
@@ -92,6 +101,7 @@ impl Link {
             greeter,
             client,
             timeout,
+            metrics,
             #[cfg(test)]
             fault: Mutex::default(),
         })
@@ -124,7 +134,11 @@ impl Link {
         for arg in args {
             command.arg(arg);
         }
+        let begun = Instant::now();
         let reply = self.run(&command, Some(script)).await;
+        if let Some(metrics) = &self.metrics {
+            metrics.called(script.name, begun.elapsed());
+        }
         trireme_backend::crash_point(script.after);
         if let Err(Error::Unavailable { reason, .. }) = &reply
             && reason.contains("NOEPOCH")
@@ -259,15 +273,26 @@ impl Greeter {
         }
         let epoch = uuid::Uuid::now_v7().simple().to_string();
         let shards = self.shards.len().to_string();
+        let mut back = false;
         for keys in &self.shards {
+            let before: Option<String> = redis::cmd("HGET")
+                .arg(&keys.meta)
+                .arg("epoch")
+                .query_async(connection)
+                .await
+                .map_err(|error| error::of(&error))?;
             let mut call = redis::cmd("EVAL");
             call.arg(&script::OPEN.text)
-                .arg(1)
+                .arg(2)
                 .arg(&keys.meta)
+                .arg(&keys.fleet)
                 .arg(&server)
                 .arg(&epoch)
                 .arg(&shards)
-                .arg(LAYOUT);
+                .arg(self.spoken.oldest)
+                .arg(self.spoken.newest)
+                .arg(&self.member)
+                .arg(ALIVE_MS);
             let (now, theirs, layout): (String, String, String) =
                 call.query_async(connection).await.map_err(|error| error::of(&error))?;
             if theirs != shards {
@@ -276,19 +301,26 @@ impl Greeter {
                      {theirs}, or use another prefix"
                 )));
             }
-            if layout != LAYOUT.to_string() {
+            if !self.spoken.reads(&layout) {
                 return Err(Error::Unusable(format!(
-                    "the store has layout {layout}, this version reads {LAYOUT}: use another prefix or the version \
-                     that wrote it"
+                    "the store has layout {layout}, this version reads {}: use another prefix or a version that \
+                     reads it",
+                    self.spoken
                 )));
             }
             if now == epoch {
+                // at the very first start there is nothing to go back from
+                back |= before.is_some() || self.met.load(Relaxed);
                 tracing::info!(
                     epoch,
                     server,
                     "redis has not been seen before or was restarted: a new epoch begins"
                 );
             }
+        }
+        self.met.store(true, Relaxed);
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| back) {
+            metrics.went_back();
         }
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(())

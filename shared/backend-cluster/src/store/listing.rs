@@ -4,6 +4,8 @@ use redis::{cmd, pipe};
 use trireme_backend::{Error, ListQuery, Page};
 use trireme_model::{Ms, RunId, view::RunSummary};
 
+use crate::keys::{listed, split_listed};
+
 use super::{
     Store,
     read::{bulk, list, summary_of, text},
@@ -53,35 +55,35 @@ fn place(run: &RunSummary) -> (Ms, &RunId) {
 
 impl Shard {
     async fn part(&self, query: &ListQuery) -> Result<Part, Error> {
-        let (mut part, mut offset) = (Part::default(), 0);
-        let newest = query.after.as_ref().map_or_else(|| "+inf".to_owned(), |(at, _)| at.to_string());
+        let (mut part, mut looked) = (Part::default(), 0);
+        // all of a tenant's entries lie between these two; `;` follows `:` in the alphabet
+        let oldest = format!("[{}:", query.tenant);
+        let mut newest = match &query.after {
+            None => format!("({};", query.tenant),
+            Some((at, run)) => format!("({}", listed(&query.tenant, *at, run)),
+        };
         loop {
             let mut range = cmd("ZRANGE");
-            range.arg(&self.keys.runs).arg(&newest).arg("-inf").arg("BYSCORE").arg("REV");
-            range.arg("LIMIT").arg(offset).arg(CHUNK).arg("WITHSCORES");
+            range.arg(&self.keys.runs).arg(&newest).arg(&oldest).arg("BYLEX").arg("REV");
+            range.arg("LIMIT").arg(0).arg(CHUNK);
             let entries = entries(self.link.query(&range).await?)?;
             let whole = entries.len() < CHUNK;
-            offset += entries.len();
-            let later = |entry: &(Ms, RunId)| query.after.as_ref().is_none_or(|after| entry < after);
-            let entries: Vec<(Ms, RunId)> = entries.into_iter().filter(later).collect();
-            if !entries.is_empty() {
-                let mut heads = pipe();
-                for (_, id) in &entries {
-                    heads.add_command(self.summary_command(id));
-                }
-                let heads = self.link.pipeline(&heads).await?;
-                let last = entries.len() - 1;
-                for (at, (entry, head)) in entries.into_iter().zip(heads).enumerate() {
-                    // an entry without its run is one that is being purged
-                    part.runs.extend(summary_of(&entry.1, head)?.filter(|run| fits(query, run)));
-                    if part.runs.len() >= query.limit.max(1) && (at < last || !whole) {
-                        part.stopped = Some(entry);
-                        return Ok(part);
-                    }
-                    if at == last && !whole && offset >= SCAN {
-                        part.stopped = Some(entry);
-                        return Ok(part);
-                    }
+            looked += entries.len();
+            let Some((at, run)) = entries.last() else { return Ok(part) };
+            newest = format!("({}", listed(&query.tenant, *at, run));
+            let mut heads = pipe();
+            for (_, id) in &entries {
+                heads.add_command(self.summary_command(id));
+            }
+            let heads = self.link.pipeline(&heads).await?;
+            let last = entries.len() - 1;
+            for (at, (entry, head)) in entries.into_iter().zip(heads).enumerate() {
+                // an entry without its run is one that is being purged
+                part.runs.extend(summary_of(&entry.1, head)?.filter(|run| fits(query, run)));
+                let enough = part.runs.len() >= query.limit.max(1) || (at == last && looked >= SCAN);
+                if enough && (at < last || !whole) {
+                    part.stopped = Some(entry);
+                    return Ok(part);
                 }
             }
             if whole {
@@ -92,17 +94,17 @@ impl Shard {
 }
 
 fn fits(query: &ListQuery, run: &RunSummary) -> bool {
-    query.status.is_none_or(|status| run.status == status)
+    run.tenant == query.tenant
+        && query.status.is_none_or(|status| run.status == status)
         && query.name.as_ref().is_none_or(|name| run.name == *name)
 }
 
 fn entries(reply: redis::Value) -> Result<Vec<(Ms, RunId)>, Error> {
-    let mut values = list("the index of runs", reply)?.into_iter();
-    let mut entries = Vec::with_capacity(values.len() / 2);
-    while let (Some(id), Some(at)) = (values.next(), values.next()) {
-        let (id, at) = (text(&bulk("a run's id", id)?), text(&bulk("a time", at)?));
-        let id = RunId::new(&id).map_err(|error| Error::Unusable(error.to_string()))?;
-        entries.push((at.parse::<f64>().unwrap_or(0.0) as Ms, id));
-    }
-    Ok(entries)
+    let values = list("the index of runs", reply)?.into_iter();
+    let entry = |value| {
+        let entry = text(&bulk("an entry of the index of runs", value)?);
+        split_listed(&entry)
+            .ok_or_else(|| Error::Unusable("an entry of the index of runs names no run".into()))
+    };
+    values.map(entry).collect()
 }

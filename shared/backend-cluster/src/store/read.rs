@@ -1,18 +1,20 @@
 //! Reading runs: whole, by their heads, by what their tasks recorded, by their events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use redis::{Cmd, Value, cmd, pipe};
 use trireme_backend::{Error, Events, Recorded};
 use trireme_model::{
-    Children, Event, Failure, Group, Kind, Ms, Payload, Run, RunId, Task, TaskId, TaskSpec, TaskStatus,
-    Token, view::RunSummary,
+    Children, Event, Failure, Group, KeyId, Kind, Ms, Payload, Run, RunId, Task, TaskId, TaskSpec,
+    TaskStatus, Token, view::RunSummary,
 };
 
 use super::{
-    blob, error,
-    layout::{Head, Spec, State, unpack},
+    blob,
+    constants::VITAL,
+    error,
+    layout::{self, Head, Spec, State, unpack},
     script,
     transition::Shard,
 };
@@ -56,6 +58,11 @@ pub(crate) fn maybe(what: &str, value: Value) -> Result<Option<Bytes>, Error> {
     }
 }
 
+/// The fields of one reply to HMGET.
+pub(crate) fn fields(reply: Value) -> Result<Vec<Option<Bytes>>, Error> {
+    list("fields of a run", reply)?.into_iter().map(|value| maybe("a field of a run", value)).collect()
+}
+
 pub(crate) fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -77,7 +84,8 @@ impl Hash {
         self.get("m", "").map(|packed| unpack("the head of a run", packed)).transpose()
     }
 
-    fn spec(&self, id: &TaskId) -> Result<TaskSpec, Error> {
+    /// Of a task: what was submitted or added, the agent that it belongs to, and whether that fails with it.
+    fn spec(&self, id: &TaskId) -> Result<(TaskSpec, (Option<TaskId>, bool)), Error> {
         let name = id.as_str();
         let missing = || Error::Unusable(format!("task {id} has no spec"));
         let spec: Spec = unpack("a task's spec", self.get("g:", name).ok_or_else(missing)?)?;
@@ -88,14 +96,42 @@ impl Hash {
                 Some(Children { exec: children.exec(self.payload("F:", name))?, at_once: spec.at_once })
             }
         };
-        Ok(TaskSpec {
+        let owner = (TaskId::new(&spec.owner).ok(), spec.owned == VITAL);
+        let task = TaskSpec {
             id: id.clone(),
+            label: self.label(name)?,
             exec: spec.exec(self.payload("f:", name))?,
             inputs: self.ids("i:", name)?,
             policy: spec.policy(),
             children,
             body: self.payload("b:", name).unwrap_or_default(),
-        })
+        };
+        Ok((task, owner))
+    }
+
+    fn label(&self, id: &str) -> Result<String, Error> {
+        let parsed =
+            self.get("l:", id).map_or_else(|| Ok(String::new()), |text| serde_json::from_slice(text));
+        parsed.map_err(|error| Error::Unusable(format!("the label of {id} can't be read: {error}")))
+    }
+
+    /// What attempts have added, in order.
+    fn added(&self) -> Result<Vec<TaskId>, Error> {
+        let count = self.get("added", "").map_or(0, |count| text(count).parse::<u32>().unwrap_or(0));
+        let id = |at: u32| {
+            let id = self.get("z:", &at.to_string()).map_or_else(String::new, text);
+            TaskId::new(id).map_err(|error| Error::Unusable(format!("added task {at}: {error}")))
+        };
+        (0..count).map(id).collect()
+    }
+
+    /// The lines for resources, without those that are empty.
+    fn lines(&self) -> Result<BTreeMap<String, Vec<TaskId>>, Error> {
+        let lines = self.0.iter().filter_map(|(name, line)| Some((name.strip_prefix(b"q:")?, line)));
+        let line = |(name, line): (&[u8], &Bytes)| {
+            Ok((String::from_utf8_lossy(name).into_owned(), unpack("the line for a resource", line)?))
+        };
+        lines.filter(|(_, line)| !line.is_empty()).map(line).collect()
     }
 
     fn state(&self, id: &TaskId) -> Result<Option<State>, Error> {
@@ -121,6 +157,9 @@ impl Hash {
         task.degraded = state.degraded == 1;
         task.frozen = (!state.frozen.is_empty()).then_some(state.frozen);
         task.next = TaskId::new(&state.next).ok();
+        task.first_ready_at = state.first_ready_at;
+        task.first_token = state.first_token;
+        task.resource = (!state.resource.is_empty()).then_some(state.resource);
         if let Some(width) = state.width {
             let arg = |index: u32| self.payload("a:", id.child(index).as_str()).unwrap_or_default();
             let args = (0..width).map(arg).collect();
@@ -129,33 +168,41 @@ impl Hash {
         Ok(())
     }
 
-    fn tasks(&self, order: &[TaskId]) -> Result<HashMap<TaskId, Task>, Error> {
-        let mut tasks = HashMap::with_capacity(order.len());
-        for id in order {
-            let mut task = Task::waiting(Some(Box::new(self.spec(id)?)));
+    fn tasks<'a>(&self, ids: impl Iterator<Item = &'a TaskId>) -> Result<HashMap<TaskId, Task>, Error> {
+        let mut tasks = HashMap::new();
+        for id in ids {
+            let (spec, owner) = self.spec(id)?;
+            let mut task = Task::waiting(Some(Box::new(spec)));
+            (task.owner, task.vital) = owner;
+            task.added = self.ids("y:", id.as_str())?;
             task.successors = self.ids("n:", id.as_str())?;
             task.opens = self.ids("o:", id.as_str())?;
             if let Some(state) = self.state(id)? {
                 self.apply(&mut task, id, state)?;
             }
-            let released = task.group.as_ref().map_or(0, |group| group.next);
-            for child in (0..released).map(|index| id.child(index)) {
+            let width = task.group.as_ref().map_or(0, |group| group.args.len() as u32);
+            for child in (0..width).map(|index| id.child(index)) {
+                // in a replayed run some have a result ahead of those that are still to be released
+                let Some(state) = self.state(&child)? else { continue };
                 let mut task = Task::waiting(None);
-                if let Some(state) = self.state(&child)? {
-                    self.apply(&mut task, &child, state)?;
-                }
-                self.outcome(&mut task, &child);
+                self.apply(&mut task, &child, state)?;
+                self.outcome(&mut task, &child)?;
                 tasks.insert(child, task);
             }
-            self.outcome(&mut task, id);
+            self.outcome(&mut task, id)?;
             tasks.insert(id.clone(), task);
         }
         Ok(tasks)
     }
 
-    fn outcome(&self, task: &mut Task, id: &TaskId) {
+    fn outcome(&self, task: &mut Task, id: &TaskId) -> Result<(), Error> {
         task.result = self.payload("r:", id.as_str());
         task.error = self.payload("e:", id.as_str());
+        if let Some(packed) = self.get("p:", id.as_str()) {
+            let told: Vec<(String, u8, Ms)> = unpack("what attempts were told", packed)?;
+            task.told = told.into_iter().map(layout::told).collect::<Result<_, _>>()?;
+        }
+        Ok(())
     }
 }
 
@@ -169,7 +216,9 @@ impl Shard {
         let hash = Hash(pairs("a run", fields)?.into_iter().collect());
         let Some(head) = hash.head()? else { return Ok(None) };
         let order = hash.ids("order", "")?;
-        let mut tasks = hash.tasks(&order)?;
+        let added = hash.added()?;
+        let lines = hash.lines()?;
+        let mut tasks = hash.tasks(order.iter().chain(&added))?;
         let mut run_due = 0;
         for (member, at) in pairs("the due index", due)? {
             let at = text(&at).parse::<f64>().unwrap_or(0.0) as Ms;
@@ -190,20 +239,27 @@ impl Shard {
         let label = |name: &str| hash.get(name, "").map_or_else(String::new, text);
         Ok(Some(Run {
             id: id.clone(),
+            key: KeyId::new(&head.api_key).ok(),
             name: label("name"),
             fingerprint: label("fp"),
             status: head.status()?,
             created: head.created,
             ended: head.ended,
+            keep: head.keep(),
             deadline: hash.get("d", "").map_or(0, |at| text(at).parse().unwrap_or(0)),
             due: run_due,
             input: hash.payload("in", "").unwrap_or_default(),
             budget: head.budget(),
+            trace: hash.get("tp", "").and_then(|trace| text(trace).parse().ok()),
             usage: head.usage(),
             wasted: head.wasted(),
             degraded: head.degraded == 1,
+            tenant: head.tenant,
             failure,
+            replayed: hash.get("rp", "").is_some(),
             order,
+            added,
+            lines,
             tasks,
         }))
     }
@@ -258,20 +314,27 @@ impl Shard {
         self.resolve(run, found.iter_mut().flatten()).await?;
         let missing: Vec<&TaskId> =
             tasks.iter().zip(&found).filter(|(_, result)| result.is_none()).map(|(task, _)| task).collect();
-        let names = |task: &&TaskId| ["s:", "g:", "b:", "i:"].map(|prefix| format!("{prefix}{task}"));
+        let names = |task: &&TaskId| ["s:", "g:", "b:", "i:", "e:"].map(|prefix| format!("{prefix}{task}"));
         let wanted: Vec<String> = missing.iter().flat_map(names).collect();
         let fields = self.fields(run, &wanted).await?;
-        let mut merged: HashMap<&TaskId, Recorded> = HashMap::new();
-        for (task, fields) in missing.into_iter().zip(fields.chunks(4)) {
-            if let [Some(state), Some(spec), body, inputs] = fields
-                && let Some(recorded) = merge(task, state, spec, body.clone(), inputs.as_ref())?
-            {
-                merged.insert(task, recorded);
-            }
+        let mut others: HashMap<&TaskId, Recorded> = HashMap::new();
+        for (task, fields) in missing.into_iter().zip(fields.chunks(5)) {
+            let [Some(state), spec, body, inputs, error] = fields else { continue };
+            let state: State = unpack("a task's state", state)?;
+            let recorded = match (state.status()?, spec) {
+                (TaskStatus::Succeeded, Some(spec)) => {
+                    merge(task, state, spec, body.clone(), inputs.as_ref())?
+                }
+                (TaskStatus::Succeeded, None) => None,
+                (status, _) => {
+                    status.terminal().then(|| Recorded::Failed(error.clone().map(Payload::from_json)))
+                }
+            };
+            others.extend(recorded.map(|recorded| (task, recorded)));
         }
         let recorded = found.into_iter().zip(tasks);
         Ok(recorded
-            .map(|(result, task)| result.map(Recorded::Result).or_else(|| merged.remove(task)))
+            .map(|(result, task)| result.map(Recorded::Result).or_else(|| others.remove(task)))
             .collect())
     }
 
@@ -312,13 +375,12 @@ impl Shard {
 
 fn merge(
     task: &TaskId,
-    state: &Bytes,
+    state: State,
     spec: &Bytes,
     body: Option<Bytes>,
     inputs: Option<&Bytes>,
 ) -> Result<Option<Recorded>, Error> {
-    let state: State = unpack("a task's state", state)?;
-    if state.status()? != TaskStatus::Succeeded || state.frozen.is_empty() {
+    if state.frozen.is_empty() {
         return Ok(None);
     }
     let spec: Spec = unpack("a task's spec", spec)?;
@@ -345,5 +407,6 @@ pub(crate) fn summary_of(id: &RunId, reply: Value) -> Result<Option<RunSummary>,
         degraded: head.degraded == 1,
         created_ms: head.created,
         ended_ms: (head.ended != 0).then_some(head.ended),
+        tenant: head.tenant,
     }))
 }

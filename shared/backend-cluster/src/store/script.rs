@@ -26,6 +26,8 @@ macro_rules! scripts {
             concat!($file, ".before_store"),
             concat!($file, ".after_store"),
         ));)*
+        /// The names of all scripts.
+        pub(crate) const NAMES: &[&str] = &[$($file),*];
         /// All scripts, as they are sent and as they stand in the repository.
         #[cfg(test)]
         pub(crate) fn all() -> Vec<(&'static Script, &'static str)> {
@@ -35,33 +37,45 @@ macro_rules! scripts {
 }
 
 scripts! {
+    ADMIT = "admit",
+    ANNOUNCE = "announce",
     APPEND = "append",
     CANCEL = "cancel",
     CLAIM = "claim",
     COMPLETE = "complete",
+    EXPIRE = "expire",
     EXTEND = "extend",
     FAIL = "fail",
     KEEP = "keep",
     OPEN = "open",
+    PAUSE = "pause",
     PEEK = "peek",
+    RAISE = "raise",
     READ = "read",
     RENEW = "renew",
+    REPLAY = "replay",
+    REPLAYED = "replayed",
     SUBMIT = "submit",
     SWEEP = "sweep",
+    WAKE = "wake",
     WATCH = "watch",
 }
 
 /// The includes by name.
 pub(crate) const INCLUDES: &[(&str, &str)] = &[
+    ("add", include_str!("../lua/include/add.lua")),
     ("clock", include_str!("../lua/include/clock.lua")),
+    ("dead", include_str!("../lua/include/dead.lua")),
     ("epoch", include_str!("../lua/include/epoch.lua")),
     ("flush", include_str!("../lua/include/flush.lua")),
     ("holder", include_str!("../lua/include/holder.lua")),
     ("join", include_str!("../lua/include/join.lua")),
+    ("next", include_str!("../lua/include/next.lua")),
     ("ready", include_str!("../lua/include/ready.lua")),
     ("settle", include_str!("../lua/include/settle.lua")),
     ("start", include_str!("../lua/include/start.lua")),
     ("task", include_str!("../lua/include/task.lua")),
+    ("told", include_str!("../lua/include/told.lua")),
     ("unit", include_str!("../lua/include/unit.lua")),
 ];
 

@@ -10,6 +10,7 @@ use super::{
     layout::{priority_of, unpack},
     link::Link,
     packer::Packer,
+    read::{list, strange},
     script::Script,
 };
 use crate::{batch::Call, keys::Keys};
@@ -42,7 +43,11 @@ pub(crate) struct Shard {
 pub(crate) enum First {
     Meta,
     Runs,
-    /// None: the due index comes first.
+    /// The meta hash; the held tasks follow the index of runs under way.
+    Claim,
+    /// The index of runs; the dead letters, the held tasks and the meta hash follow the index of runs under way.
+    Sweep,
+    /// None: the due index comes first; the index of runs under way follows it in any case.
     Due,
 }
 
@@ -106,6 +111,22 @@ impl Shard {
         self.clock.as_ref().map_or_else(String::new, |clock| clock().to_string())
     }
 
+    /// Now, as the scripts of this shard see it.
+    pub(crate) async fn now(&self) -> Result<Ms, Error> {
+        if let Some(clock) = &self.clock {
+            return Ok(clock());
+        }
+        let parts = list("the time", self.link.query(&redis::cmd("TIME")).await?)?;
+        let number = |value: Option<&redis::Value>| match value {
+            Some(redis::Value::BulkString(digits)) => String::from_utf8_lossy(digits).parse::<Ms>().ok(),
+            _ => None,
+        };
+        match (number(parts.first()), number(parts.get(1))) {
+            (Some(seconds), Some(micros)) => Ok(seconds * 1000 + micros / 1000),
+            _ => Err(strange("the time", &redis::Value::Array(parts))),
+        }
+    }
+
     /// Runs one batch: one answer per item, in order. Where the script stopped at something that it could not read,
     /// nothing was written: then each item goes alone, so that a spoilt run does not hold up others. Also says how
     /// many hints followed.
@@ -147,10 +168,18 @@ impl Shard {
             T::pack(item, at as i64, &mut packed)?;
         }
         let mut keys = match T::FIRST {
-            First::Meta => vec![self.keys.meta.clone(), self.keys.due.clone()],
-            First::Runs => vec![self.keys.runs.clone(), self.keys.due.clone()],
-            First::Due => vec![self.keys.due.clone()],
+            First::Meta | First::Claim => vec![self.keys.meta.clone()],
+            First::Runs | First::Sweep => vec![self.keys.runs.clone()],
+            First::Due => vec![],
         };
+        keys.extend([self.keys.due.clone(), self.keys.flying.clone()]);
+        match T::FIRST {
+            First::Claim => keys.push(self.keys.held.clone()),
+            First::Sweep => {
+                keys.extend([&self.keys.dead, &self.keys.held, &self.keys.meta].map(String::clone));
+            }
+            _ => {}
+        }
         for run in &runs {
             keys.extend([self.keys.run(run.as_str()), self.keys.log(run.as_str())]);
             if T::BLOBS {

@@ -3,15 +3,18 @@
 use serde::Deserialize;
 use trireme_backend::Error;
 use trireme_model::{
-    Assignment, Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, FailureClass,
-    Ms, Outcome, Payload, Renew, Renewed, RunId, Submit, Submitted, TaskId, Token, Usage,
+    Assignment, Budget, Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed,
+    FailureClass, More, Ms, Outcome, Payload, Renew, Renewed, RunId, Submit, Submitted, TaskId, Token, Usage,
 };
 
 use bytes::Bytes;
 
 use super::{
     constants::{answer, claim, class, stand},
-    layout::{Laid, Spec, kind_of, optional, unknown, unpack, usage_numbers},
+    layout::{
+        Laid, Spec, added, kind_of, number, optional, present, priority_of, unknown, unpack, usage_numbers,
+        weight_of,
+    },
     packer::Packer,
     script::{self, Script},
     transition::{First, Transition},
@@ -44,6 +47,10 @@ pub(crate) struct Parts {
     inputs: Bytes,
     arg: Bytes,
     input: Bytes,
+    trace: Bytes,
+    /// Only of a task that belongs to an agent.
+    #[serde(default)]
+    left: Option<(i64, i64)>,
 }
 
 impl Parts {
@@ -51,12 +58,18 @@ impl Parts {
         let spec: Spec = unpack("a task's spec", &self.exec)?;
         let inputs =
             if self.inputs.is_empty() { Vec::new() } else { unpack("the inputs of a task", &self.inputs)? };
+        // a map's child has what only a child has; of anything else its spec says it
+        let owner = match self.task.split_child() {
+            Some((map, _)) if !self.arg.is_empty() => TaskId::new(map).ok(),
+            _ => TaskId::new(&spec.owner).ok(),
+        };
         let deadlines = [self.deadline, self.run_deadline.parse().unwrap_or(0)];
         Ok(Box::new(Assignment {
             run: run.clone(),
             task: self.task,
             kind: kind_of(spec.kind)?,
             pool: spec.pool,
+            priority: priority_of(spec.priority),
             token: self.token,
             attempt: self.attempt,
             max_attempts: spec.max_attempts,
@@ -67,7 +80,11 @@ impl Parts {
             body: Payload::from_json(self.body),
             arg: (!self.arg.is_empty()).then(|| Payload::from_json(self.arg)),
             inputs,
+            owner,
+            left: self.left.map(|(tokens, usd)| Budget { tokens: present(tokens), usd_micros: present(usd) }),
             input: (!has_input).then(|| Payload::from_json(self.input)),
+            // one that can't be read costs spans and nothing else
+            trace: std::str::from_utf8(&self.trace).ok().and_then(|text| text.parse().ok()),
         }))
     }
 }
@@ -93,12 +110,15 @@ pub(crate) enum OnComplete {}
 pub(crate) enum OnFail {}
 pub(crate) enum OnCancel {}
 pub(crate) enum OnSweep {}
+pub(crate) enum OnWake {}
 
 /// A submit, laid out for the store.
 pub(crate) struct Accept {
     pub(crate) run: RunId,
     pub(crate) fingerprint: String,
     pub(crate) limit: i64,
+    /// Most runs of the key under way, -1 for any number, and those in other shards.
+    pub(crate) in_flight: (i64, u64),
     pub(crate) laid: Laid,
 }
 
@@ -108,11 +128,20 @@ pub(crate) struct Look {
     pub(crate) task: Option<TaskId>,
 }
 
+/// Wakes a task whose pool was resumed.
+pub(crate) struct Wake {
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    pub(crate) member: String,
+}
+
 impl Accept {
-    pub(crate) fn new(submit: &Submit, watched: bool) -> Result<Self, Error> {
+    /// `elsewhere` is how many runs of the caller's key are under way in other shards.
+    pub(crate) fn new(submit: &Submit, watched: bool, elsewhere: u64) -> Result<Self, Error> {
         let laid = Laid::out(submit, watched)?;
         let (run, fingerprint) = (submit.run.clone(), submit.fingerprint.clone());
-        Ok(Self { run, fingerprint, limit: optional(submit.deadline), laid })
+        let in_flight = (optional(submit.caller.in_flight.map(u64::from)), elsewhere);
+        Ok(Self { run, fingerprint, limit: optional(submit.deadline), in_flight, laid })
     }
 }
 
@@ -121,7 +150,7 @@ impl Transition for OnSubmit {
     type Answer = Submitted;
     type Wire = Code;
     const FIRST: First = First::Runs;
-    const ITEM: &'static str = "at, fingerprint, head, limit, roots, fields";
+    const ITEM: &'static str = "at, fingerprint, head, limit, most, elsewhere, roots, fields";
     const AFTER_HINTS: Option<&'static str> = Some("submit.after_hints");
 
     fn script() -> &'static Script {
@@ -135,8 +164,9 @@ impl Transition for OnSubmit {
     }
     fn pack(item: &Accept, at: i64, out: &mut Packer) -> Result<(), Error> {
         let Laid { head, roots, fields } = &item.laid;
-        out.array(6).int(at).bytes(&item.fingerprint).value(head)?;
-        out.int(item.limit).list(roots).list(fields);
+        out.array(8).int(at).bytes(&item.fingerprint).value(head)?;
+        out.int(item.limit).int(item.in_flight.0).int(number(item.in_flight.1) as i64);
+        out.list(roots).list(fields);
         Ok(())
     }
     fn answer(_: &Accept, Code((code,)): Code, _: Ms) -> Result<Submitted, Error> {
@@ -144,6 +174,7 @@ impl Transition for OnSubmit {
             answer::SUBMIT_CREATED => Ok(Submitted::Created),
             answer::SUBMIT_EXISTS => Ok(Submitted::Exists),
             answer::SUBMIT_CONFLICT => Ok(Submitted::Conflict),
+            answer::SUBMIT_LIMITED => Ok(Submitted::Limited),
             other => Err(unknown("answer", other)),
         }
     }
@@ -153,6 +184,7 @@ impl Transition for OnClaim {
     type Item = Claim;
     type Answer = Claimed;
     type Wire = Assigned;
+    const FIRST: First = First::Claim;
     const ITEM: &'static str = "at, task, claim, has_input";
     const AFTER_HINTS: Option<&'static str> = Some("claim.after_hints");
 
@@ -179,6 +211,7 @@ impl Transition for OnClaim {
             (claim::NOT_READY, _) => Ok(Claimed::NotReady),
             (claim::CANCELLED, _) => Ok(Claimed::Cancelled),
             (claim::GONE, _) => Ok(Claimed::Gone),
+            (claim::PAUSED, _) => Ok(Claimed::Paused),
             (other, _) => Err(unknown("answer", other)),
         }
     }
@@ -219,7 +252,7 @@ impl Transition for OnExtend {
     type Answer = Extended;
     type Wire = Numbered;
     const FIRST: First = First::Due;
-    const ITEM: &'static str = "at, task, token, start, args";
+    const ITEM: &'static str = "at, task, token, start, args, tasks, resource";
     const AFTER_HINTS: Option<&'static str> = Some("extend.after_hints");
 
     fn script() -> &'static Script {
@@ -229,22 +262,41 @@ impl Transition for OnExtend {
         &item.run
     }
     fn weight(item: &Extend) -> usize {
-        item.args.iter().map(|arg| arg.len() + 8).sum()
+        match &item.more {
+            More::Children { args, .. } => args.iter().map(|arg| arg.len() + 8).sum(),
+            More::Tasks(tasks) => weight_of(tasks),
+            More::Resource(name) => name.len() + 128,
+        }
     }
     fn pack(item: &Extend, at: i64, out: &mut Packer) -> Result<(), Error> {
-        let args: Vec<&Bytes> = item.args.iter().map(Payload::as_bytes).collect();
-        out.array(5)
-            .int(at)
-            .bytes(item.task.as_str())
-            .bytes(item.token.as_str())
-            .int(item.start.into())
-            .list(&args);
-        Ok(())
+        out.array(7).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        match &item.more {
+            More::Children { start, args } => {
+                let args: Vec<&Bytes> = args.iter().map(Payload::as_bytes).collect();
+                out.int((*start).into()).list(&args).array(0).int(0);
+                Ok(())
+            }
+            More::Tasks(tasks) => {
+                added(tasks, out.int(-1).array(0))?;
+                out.int(0);
+                Ok(())
+            }
+            More::Resource(name) => {
+                out.int(-1).array(0).int(0).bytes(name);
+                Ok(())
+            }
+        }
     }
-    fn answer(_: &Extend, Numbered(code, width): Numbered, _: Ms) -> Result<Extended, Error> {
+    fn answer(item: &Extend, Numbered(code, count): Numbered, _: Ms) -> Result<Extended, Error> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         match code {
-            stand::HOLDS => Ok(Extended::Width(u32::try_from(width).unwrap_or(u32::MAX))),
-            stand::EXTEND_REFUSED => Ok(Extended::Refused),
+            stand::HOLDS => Ok(match &item.more {
+                More::Children { .. } => Extended::Width(count),
+                More::Tasks(_) => Extended::Added(count),
+                More::Resource(_) => Extended::Held,
+            }),
+            stand::QUEUED => Ok(Extended::Queued),
+            stand::REFUSED => Ok(Extended::Refused),
             stand::STALE => Ok(Extended::Stale),
             stand::OVER => Ok(Extended::Cancelled),
             stand::GONE => Ok(Extended::Gone),
@@ -257,7 +309,7 @@ impl Transition for OnComplete {
     type Item = Complete;
     type Answer = Completed;
     type Wire = Assigned;
-    const ITEM: &'static str = "at, task, token, result, usage, claim, pools";
+    const ITEM: &'static str = "at, task, token, result, answer, tasks, first_token, usage, claim, pools";
     const AFTER_HINTS: Option<&'static str> = Some("complete.after_hints");
 
     fn script() -> &'static Script {
@@ -268,21 +320,28 @@ impl Transition for OnComplete {
     }
     fn weight(item: &Complete) -> usize {
         let result = match &item.outcome {
-            Outcome::Result(result) => result.len(),
+            Outcome::Result(value) | Outcome::Answer { value, .. } => value.len(),
             Outcome::Expanded => 0,
         };
-        result + 256
+        result + weight_of(&item.tasks) + 256
     }
     fn pack(item: &Complete, at: i64, out: &mut Packer) -> Result<(), Error> {
-        // a result is never empty in the store: that means a map that has handed over its children
-        let result = match &item.outcome {
-            Outcome::Result(result) if result.is_empty() => Bytes::from_static(b"null"),
-            Outcome::Result(result) => result.as_bytes().clone(),
-            Outcome::Expanded => Bytes::new(),
+        // a result is never empty in the store: that means a map or agent that is expanded
+        let (result, answer) = match &item.outcome {
+            Outcome::Result(value) => (Some(value), 0),
+            Outcome::Answer { value, degraded } => (Some(value), 1 + i64::from(*degraded)),
+            Outcome::Expanded => (None, 0),
+        };
+        let result = match result {
+            Some(value) if value.is_empty() => Bytes::from_static(b"null"),
+            Some(value) => value.as_bytes().clone(),
+            None => Bytes::new(),
         };
         let (claim, pools) =
             item.next.as_ref().map_or(("", &[][..]), |next| (next.claim.as_str(), &next.pools[..]));
-        out.array(7).int(at).bytes(item.task.as_str()).bytes(item.token.as_str()).bytes(&result);
+        out.array(10).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        added(&item.tasks, out.bytes(&result).int(answer))?;
+        out.int(number(item.first_token.unwrap_or(0)) as i64);
         cost(&item.usage, out);
         out.bytes(claim).list(pools);
         Ok(())
@@ -293,6 +352,7 @@ impl Transition for OnComplete {
                 let next = parts.map(|parts| parts.assignment(&item.run, now, true)).transpose()?;
                 Ok(Completed::Recorded { next })
             }
+            stand::REFUSED => Ok(Completed::Refused),
             stand::STALE => Ok(Completed::Stale),
             stand::OVER => Ok(Completed::Cancelled),
             stand::GONE => Ok(Completed::Gone),
@@ -382,7 +442,7 @@ impl Transition for OnSweep {
     /// Whether the run was purged.
     type Answer = bool;
     type Wire = Code;
-    const FIRST: First = First::Runs;
+    const FIRST: First = First::Sweep;
     const BLOBS: bool = true;
     const ITEM: &'static str = "at, task";
     const AFTER_HINTS: Option<&'static str> = Some("sweep.after_hints");
@@ -401,6 +461,33 @@ impl Transition for OnSweep {
         Ok(())
     }
     fn answer(_: &Look, Code((code,)): Code, _: Ms) -> Result<bool, Error> {
+        Ok(code == 1)
+    }
+}
+
+impl Transition for OnWake {
+    type Item = Wake;
+    /// Whether its hint is published.
+    type Answer = bool;
+    type Wire = Code;
+    const FIRST: First = First::Claim;
+    const ITEM: &'static str = "at, task, member";
+    const AFTER_HINTS: Option<&'static str> = Some("wake.after_hints");
+
+    fn script() -> &'static Script {
+        &script::WAKE
+    }
+    fn run(item: &Wake) -> &RunId {
+        &item.run
+    }
+    fn weight(_: &Wake) -> usize {
+        128
+    }
+    fn pack(item: &Wake, at: i64, out: &mut Packer) -> Result<(), Error> {
+        out.array(3).int(at).bytes(item.task.as_str()).bytes(&item.member);
+        Ok(())
+    }
+    fn answer(_: &Wake, Code((code,)): Code, _: Ms) -> Result<bool, Error> {
         Ok(code == 1)
     }
 }

@@ -1,8 +1,9 @@
 //! Random numbers, graphs and payloads from a seed.
 
 use trireme_model::{
-    Budget, Children, Exec, FailureClass, Graph, JoinPolicy, Kind, Need, OnMiss, Payload, Priority, RunId,
-    Submit, TaskId, TaskSpec, Usage,
+    Added, Budget, Caller, Children, Exec, FailureClass, Graph, JoinPolicy, Keep, KeyId, Kind, Need, OnMiss,
+    Payload, Priority, RunId, Submit, TaskId, TaskSpec, Tenant, Trace, Usage,
+    limits::{LINGER_MS, RETENTION_MS},
 };
 
 /// SplitMix64: small, and the same everywhere.
@@ -75,6 +76,59 @@ impl Draw {
         }
     }
 
+    /// Tasks for the agent `owner`, which has `known` ones: mostly good.
+    pub fn added(&mut self, owner: &TaskId, known: &[TaskId], count: u64) -> Vec<Added> {
+        let mut known: Vec<TaskId> = known.to_vec();
+        let mut tasks = Vec::new();
+        for _ in 0..count {
+            let below = if self.chance(1) { "t0" } else { owner.as_str() };
+            // a number makes it look like the child of a map
+            let name = match self.below(100) {
+                0..60 => self.below(40).to_string(),
+                60..97 => format!("x{}", self.below(40)),
+                // the name of a map's child, where there is such a map
+                _ => format!("x{}/{}", self.below(9), self.below(4)),
+            };
+            let id = TaskId::new(format!("{below}/{name}")).unwrap();
+            let mut inputs: Vec<TaskId> = Vec::new();
+            let wanted = if self.chance(50) { 0 } else { 1 + self.below(4) };
+            for _ in 0..wanted {
+                let input = self.pick(&known).filter(|input| !inputs.contains(input) && **input != id);
+                inputs.extend(input.cloned());
+            }
+            let spoilt = ["nothing", owner.as_str(), id.as_str()];
+            if self.chance(1) {
+                inputs.push(TaskId::new(self.pick(&spoilt).unwrap()).unwrap());
+            }
+            let kind = match self.below(100) {
+                0 => Kind::Map,
+                1..35 if !inputs.is_empty() => Kind::Join,
+                35..55 => Kind::Agent,
+                55..75 => Kind::Llm,
+                _ => Kind::Tool,
+            };
+            let mut spec = self.of_kind(kind, id.clone(), inputs);
+            if self.chance(1) {
+                spec.label = "x".repeat(129);
+            }
+            // of what is no call it is refused
+            let resource = if spec.exec.kind == Kind::Tool { self.resource(50) } else { self.resource(1) };
+            tasks.push(Added { spec, vital: self.chance(12), resource });
+            known.push(id);
+        }
+        tasks
+    }
+
+    /// What a call touches, `percent` times of a hundred.
+    pub fn resource(&mut self, percent: u64) -> Option<String> {
+        let name = match self.below(200) {
+            0 => String::new(),
+            1 => "x".repeat(257),
+            lot => format!("thing/{}", lot % 3),
+        };
+        self.chance(percent).then_some(name)
+    }
+
     fn exec(&mut self, kind: Kind) -> Exec {
         Exec {
             kind,
@@ -107,11 +161,15 @@ impl Draw {
     fn task(&mut self, id: TaskId, inputs: Vec<TaskId>) -> TaskSpec {
         let kind = match self.below(10) {
             0..4 if !inputs.is_empty() => Kind::Join,
-            4..6 => Kind::Map,
-            6 => Kind::Tool,
-            7 => Kind::Agent,
+            4 => Kind::Map,
+            5 => Kind::Tool,
+            6..9 => Kind::Agent,
             _ => Kind::Llm,
         };
+        self.of_kind(kind, id, inputs)
+    }
+
+    fn of_kind(&mut self, kind: Kind, id: TaskId, inputs: Vec<TaskId>) -> TaskSpec {
         let policy = match kind {
             Kind::Join => Some(self.policy(inputs.len() as u64)),
             Kind::Map => Some(self.policy(6)),
@@ -121,7 +179,8 @@ impl Draw {
             let kind = if self.chance(50) { Kind::Llm } else { Kind::Tool };
             Children { exec: self.exec(kind), at_once: 1 + self.below(4) as u32 }
         });
-        TaskSpec { id, exec: self.exec(kind), inputs, policy, children, body: self.payload() }
+        let label = self.pick(&["", "search", "quo\"te \\ é"]).unwrap().to_string();
+        TaskSpec { id, label, exec: self.exec(kind), inputs, policy, children, body: self.payload() }
     }
 
     pub fn graph(&mut self) -> Graph {
@@ -129,7 +188,12 @@ impl Draw {
         let mut tasks: Vec<TaskSpec> = Vec::new();
         for at in 0..count {
             // some look like the child of a map and are none
-            let name = if self.chance(10) { format!("group/{at}") } else { format!("t{at}") };
+            let name = match self.below(100) {
+                0..10 => format!("group/{at}"),
+                // as if it belonged to another
+                10..20 if at > 0 => format!("t{}/x{at}", self.below(at as u64)),
+                _ => format!("t{at}"),
+            };
             let mut inputs: Vec<TaskId> = Vec::new();
             for task in &tasks {
                 if self.chance(if at + 1 == count { 50 } else { 35 }) {
@@ -148,9 +212,23 @@ impl Draw {
         Graph::new(tasks).unwrap()
     }
 
+    /// One of two keys, of one of two tenants, mostly with a limit that is met now and then.
+    fn caller(&mut self) -> Caller {
+        Caller {
+            tenant: Tenant::new(self.pick(&["default", "acme"]).unwrap()).unwrap(),
+            key: self.maybe(70, |draw| KeyId::new(format!("{:016x}", draw.below(2))).unwrap()),
+            in_flight: self.maybe(70, |draw| 1 + draw.below(4) as u32),
+        }
+    }
+
+    fn keep(&mut self) -> u64 {
+        LINGER_MS + if self.chance(50) { self.below(600_000) } else { RETENTION_MS - LINGER_MS }
+    }
+
     pub fn submit(&mut self, run: RunId) -> Submit {
         Submit {
             run,
+            caller: self.caller(),
             name: if self.chance(50) { String::new() } else { format!("näme \"{}\"", self.below(5)) },
             fingerprint: format!("fp{}", self.below(2)),
             graph: self.graph(),
@@ -160,6 +238,12 @@ impl Draw {
                 tokens: self.maybe(20, |draw| draw.below(150)),
                 usd_micros: self.maybe(10, |draw| draw.below(150)),
             },
+            keep: Keep { ended: self.keep(), failed: self.keep() },
+            trace: self.maybe(30, |draw| Trace {
+                id: u128::from(1 + draw.below(9)),
+                parent: draw.below(3),
+                sampled: draw.chance(50),
+            }),
         }
     }
 }

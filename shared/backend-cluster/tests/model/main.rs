@@ -2,6 +2,7 @@
 //! state compared. `TRIREME_SEED=n` repeats one seed, `TRIREME_OPS=n` sets the number of operations.
 #![allow(clippy::unwrap_used)]
 
+mod agents;
 mod draw;
 mod world;
 
@@ -10,8 +11,8 @@ use std::collections::BTreeMap;
 use draw::Draw;
 use trireme_backend::Delta;
 use trireme_model::{
-    Claim, Complete, Extend, Fail, FailureClass, Next, Outcome, Renew, RunId, Submit, TaskId, TaskStatus,
-    Token, Usage,
+    Claim, Complete, Extend, Fail, FailureClass, Kind, More, Next, Renew, RunId, Submit, Task, TaskId,
+    TaskStatus, Token, Usage,
     limits::{LEASE_MS, MAX_LIMITED, MAX_LOST, RETENTION_MS},
 };
 use world::{Held, Op, World};
@@ -30,14 +31,22 @@ const MUST_OCCUR: &[&str] = &[
     "Claim(Done",
     "Claim(Gone",
     "Claim(NotReady",
+    "Claim(Paused",
     "Claim(Run",
     "Complete(Cancelled",
     "Complete(Gone",
     "Complete(Recorded { next: None }",
     "Complete(Recorded { next: Some",
+    "Complete(Refused",
     "Complete(Stale",
+    "Delete(Deleted",
+    "Delete(Gone",
+    "Delete(Running",
+    "Extend(Added(",
     "Extend(Cancelled",
     "Extend(Gone",
+    "Extend(Held",
+    "Extend(Queued",
     "Extend(Refused",
     "Extend(Stale",
     "Extend(Width(",
@@ -50,11 +59,19 @@ const MUST_OCCUR: &[&str] = &[
     "Renew(Cancelled",
     "Renew(Held",
     "Renew(Lost",
+    "Replay(Created(\"run-",
+    "Replay(Exists(\"run-",
+    "Replay(Gone",
+    "Replay(Refused(Cancelled",
+    "Replay(Refused(Running",
+    "Replay(Refused(Succeeded",
     "Submit(Conflict",
     "Submit(Created",
     "Submit(Exists",
+    "Submit(Limited",
     "because \"budget\"",
     "because \"deadline\"",
+    "because \"input_cancelled\"",
     "because \"join_timeout\"",
     "because \"join_unmet\"",
     "because \"poison\"",
@@ -63,6 +80,7 @@ const MUST_OCCUR: &[&str] = &[
     "run.cancelled",
     "run.failed",
     "run.succeeded",
+    "task.added",
     "task.cancelled",
     "task.expanded",
     "task.failed",
@@ -134,6 +152,11 @@ async fn drain(world: &mut World) {
         world.apply(vec![Op::Cancel(id.clone())]).await;
     }
     world.compare_all().await;
+    for pool in ["llm", "tool"] {
+        if world.paused.contains(pool) {
+            world.pause(pool, false).await;
+        }
+    }
     world.now.fetch_add(8 * RETENTION_MS, std::sync::atomic::Ordering::Relaxed);
     // runs are purged, and entries of tasks whose run is gone forgotten
     while world.store.sweep().await.unwrap().looked > 0 {}
@@ -163,10 +186,40 @@ async fn one(world: &mut World, draw: &mut Draw, runs: &mut u64) -> u64 {
             // again, with the same or another fingerprint, in the same batch
             let again = Submit { fingerprint: format!("fp{}", draw.below(2)), ..draw.submit(run) };
             submits.push(Op::Submit(again));
+            if world.shards > 1 {
+                // each asks the other shards first, after which their order is open
+                for submit in &mut submits {
+                    if let Op::Submit(submit) = submit {
+                        submit.caller.in_flight = None;
+                    }
+                }
+            }
         }
         let count = submits.len() as u64;
         world.apply(submits).await;
         return count;
+    }
+    if let Some(run) = agents::stuck(world).filter(|_| draw.chance(10)) {
+        world.apply(vec![Op::Cancel(run)]).await;
+        return 1;
+    }
+    if draw.chance(1) || (!world.paused.is_empty() && draw.chance(10)) {
+        let pool = if draw.chance(50) { "tool" } else { "llm" };
+        let paused = !world.paused.contains(pool);
+        world.pause(pool, paused).await;
+        return 0;
+    }
+    if draw.chance(2) {
+        let known: Vec<RunId> = world.runs.keys().cloned().collect();
+        let failed = |id: &&RunId| world.runs[*id].0.status == trireme_model::RunStatus::Failed;
+        let failed: Vec<RunId> = known.iter().filter(failed).cloned().collect();
+        let from = if draw.chance(80) && !failed.is_empty() { failed } else { known };
+        let run = draw.pick(&from).cloned().filter(|_| draw.chance(90)).or_else(|| RunId::new("nobody").ok());
+        // at most a few times in a row: ids have an end
+        let run = run.filter(|run| !run.as_str().ends_with("-r9"));
+        let ops = run.map(if draw.chance(20) { Op::Delete } else { Op::Replay });
+        world.apply(ops.into_iter().collect()).await;
+        return 1;
     }
     match draw.below(1_000) {
         0..10 => return forsake(world, draw).await,
@@ -195,10 +248,7 @@ async fn one(world: &mut World, draw: &mut Draw, runs: &mut u64) -> u64 {
         }
     };
     let count = ops.len() as u64;
-    if ops
-        .iter()
-        .any(|op| matches!(op, Op::Complete(Complete { outcome: Outcome::Result(r), .. }) if r.len() > 1_000))
-    {
+    if ops.iter().any(agents::large) {
         // a large result is put away first, so that its complete would fall behind the others of its batch
         for op in ops {
             world.apply(vec![op]).await;
@@ -345,11 +395,11 @@ fn next(world: &mut World, draw: &mut Draw) -> Option<Next> {
 }
 
 fn complete(world: &mut World, draw: &mut Draw) -> Option<Op> {
-    let Held { run, task, token, map } = held(world, draw)?;
-    let expanded = draw.chance(if map { 85 } else { 1 });
-    let outcome = if expanded { Outcome::Expanded } else { Outcome::Result(draw.payload()) };
-    let next = next(world, draw);
-    Some(Op::Complete(Complete { run, task, token, outcome, usage: draw.usage(), next }))
+    let held = held(world, draw)?;
+    let (outcome, tasks) = agents::outcome(world, draw, &held);
+    let (next, first_token) = (next(world, draw), draw.maybe(30, |draw| draw.below(5_000)));
+    let Held { run, task, token, .. } = held;
+    Some(Op::Complete(Complete { run, task, token, outcome, tasks, first_token, usage: draw.usage(), next }))
 }
 
 fn fail(world: &mut World, draw: &mut Draw) -> Option<Op> {
@@ -361,17 +411,26 @@ fn fail(world: &mut World, draw: &mut Draw) -> Option<Op> {
 }
 
 fn extend(world: &mut World, draw: &mut Draw) -> Option<Op> {
-    let maps: Vec<Held> = world.held.iter().filter(|held| held.map && world.good(held)).cloned().collect();
-    let Held { run, task, token, .. } =
-        if draw.chance(95) { draw.pick(&maps)?.clone() } else { held(world, draw)? };
-    let width = world.runs.get(&run).and_then(|(run, _)| run.tasks.get(&task)).map_or(0, |task| task.width());
+    if draw.chance(20) {
+        let any = held(world, draw);
+        return agents::touch(world, draw, any);
+    }
+    if draw.chance(60) {
+        let any = held(world, draw);
+        return agents::extend(world, draw, any);
+    }
+    let maps = |held: &&Held| held.kind == Kind::Map && world.good(held);
+    let maps: Vec<Held> = world.held.iter().filter(maps).cloned().collect();
+    let held = if draw.chance(95) { draw.pick(&maps)?.clone() } else { held(world, draw)? };
+    let width = world.task(&held).map_or(0, Task::width);
+    let Held { run, task, token, .. } = held;
     let start = match draw.below(10) {
         0 => width + 1,
         1..3 => u32::try_from(draw.below(u64::from(width) + 1)).unwrap(),
         _ => width,
     };
     let args = (0..draw.below(5)).map(|_| draw.payload()).collect();
-    Some(Op::Extend(Extend { run, task, token, start, args }))
+    Some(Op::Extend(Extend { run, task, token, more: More::Children { start, args } }))
 }
 
 fn renew(world: &mut World, draw: &mut Draw) -> Option<Op> {

@@ -1,18 +1,19 @@
 //! The same operations on the pure state machine and on Redis; whatever differs is a bug in one of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use trireme_backend::{Abort, Delta};
+use trireme_backend::{Abort, DeadQuery, Delta};
 use trireme_backend_cluster::store::{Config, Emitted, Store};
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Effects, Event, Extend, Extended, Fail, Failed, Hint, Ms,
-    Renew, Renewed, Run, RunId, RunStatus, Submit, Submitted, TaskId, TaskStatus, Token, What,
+    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Effects, Event, Extend, Extended, Fail, Failed,
+    Hint, Kind, Ms, Renew, Renewed, Replayed, Run, RunId, RunStatus, Site, Submit, Submitted, Task, TaskId,
+    TaskStatus, Token, What, view::DeadLetter,
 };
 
 /// A token that some claim handed out, good or stale by now.
@@ -21,7 +22,7 @@ pub struct Held {
     pub run: RunId,
     pub task: TaskId,
     pub token: Token,
-    pub map: bool,
+    pub kind: Kind,
 }
 
 pub struct World {
@@ -31,11 +32,15 @@ pub struct World {
     pub runs: BTreeMap<RunId, (Run, Vec<Event>)>,
     pub held: Vec<Held>,
     pub claims: u64,
-    shards: u16,
+    pub paused: BTreeSet<String>,
+    /// Tasks that were met while their pool was paused.
+    waiting: BTreeSet<(RunId, TaskId)>,
+    pub shards: u16,
     /// Kinds of answers and events that occurred, and how often: a test that sees too little proves nothing.
     pub seen: BTreeMap<String, u64>,
     emitted: Arc<Mutex<Emitted>>,
     hints: Vec<Hint>,
+    woken: Vec<Hint>,
     aborts: Vec<Abort>,
     ended: Vec<RunId>,
 }
@@ -50,6 +55,8 @@ pub enum Op {
     Complete(Complete),
     Fail(Fail),
     Cancel(RunId),
+    Replay(RunId),
+    Delete(RunId),
 }
 
 #[derive(Debug, PartialEq)]
@@ -61,6 +68,8 @@ pub enum Answer {
     Complete(Completed),
     Fail(Failed),
     Cancel(Cancelled),
+    Replay(Replayed),
+    Delete(Deleted),
 }
 
 impl Op {
@@ -72,7 +81,7 @@ impl Op {
             Self::Extend(op) => &op.run,
             Self::Complete(op) => &op.run,
             Self::Fail(op) => &op.run,
-            Self::Cancel(run) => run,
+            Self::Cancel(run) | Self::Replay(run) | Self::Delete(run) => run,
         }
     }
 }
@@ -98,10 +107,13 @@ impl World {
             runs: BTreeMap::new(),
             held: Vec::new(),
             claims: 0,
+            paused: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             shards,
             seen: BTreeMap::new(),
             emitted,
             hints: Vec::new(),
+            woken: Vec::new(),
             aborts: Vec::new(),
             ended: Vec::new(),
         }
@@ -121,6 +133,11 @@ impl World {
             };
             !run.status.terminal() && task.is_some_and(holds)
         })
+    }
+
+    /// The task of `held` as the model has it.
+    pub fn task(&self, held: &Held) -> Option<&Task> {
+        self.runs.get(&held.run)?.0.tasks.get(&held.task)
     }
 
     pub fn time(&self) -> Ms {
@@ -161,34 +178,46 @@ impl World {
             Answer::Complete(Completed::Recorded { next: Some(assignment) }) => assignment,
             _ => return,
         };
-        let map = assignment.kind == trireme_model::Kind::Map;
-        let (task, token) = (assignment.task.clone(), assignment.token.clone());
-        self.held.push(Held { run: op.run().clone(), task, token, map });
+        let (task, token, kind) = (assignment.task.clone(), assignment.token.clone(), assignment.kind);
+        self.held.push(Held { run: op.run().clone(), task, token, kind });
         if self.held.len() > 200 {
             self.held.remove(0);
         }
     }
 
     fn model(&mut self, op: &Op) -> Answer {
-        let (now, epoch) = (self.time(), self.epoch.clone());
+        let (now, epoch, paused) = (self.time(), self.epoch.clone(), self.paused.clone());
+        let site = Site { epoch: &epoch, paused: &paused };
         let mut effects = Effects::default();
         if let Op::Submit(submit) = op {
             if let Some((run, _)) = self.runs.get(&submit.run) {
                 let same = run.fingerprint == submit.fingerprint;
                 return Answer::Submit(if same { Submitted::Exists } else { Submitted::Conflict });
             }
+            if let (Some(key), Some(most)) = (&submit.caller.key, submit.caller.in_flight) {
+                let flying = |run: &Run| run.key.as_ref() == Some(key) && !run.status.terminal();
+                if self.runs.values().filter(|(run, _)| flying(run)).count() >= most as usize {
+                    return Answer::Submit(Submitted::Limited);
+                }
+            }
             let run = Run::submit(submit.clone(), now, &mut effects);
             self.runs.insert(run.id.clone(), (run, Vec::new()));
             self.follow(op.run(), effects);
             return Answer::Submit(Submitted::Created);
         }
+        if let Op::Replay(id) = op {
+            return Answer::Replay(self.replay(id));
+        }
+        if let Op::Delete(id) = op {
+            return Answer::Delete(self.delete(id));
+        }
         let Some((run, _)) = self.runs.get_mut(op.run()) else { return gone(op) };
         let answer = match op {
-            Op::Submit(_) => unreachable!(),
-            Op::Claim(op) => Answer::Claim(run.claim(op, &epoch, now, &mut effects)),
+            Op::Submit(_) | Op::Replay(_) | Op::Delete(_) => unreachable!(),
+            Op::Claim(op) => Answer::Claim(run.claim(op, site, now, &mut effects)),
             Op::Renew(op) => Answer::Renew(run.renew(op, now, &mut effects)),
             Op::Extend(op) => Answer::Extend(run.extend(op, now, &mut effects)),
-            Op::Complete(op) => Answer::Complete(run.complete(op, &epoch, now, &mut effects)),
+            Op::Complete(op) => Answer::Complete(run.complete(op, site, now, &mut effects)),
             Op::Fail(op) => Answer::Fail(run.fail(op, now, &mut effects)),
             Op::Cancel(_) => Answer::Cancel(run.cancel(now, &mut effects)),
         };
@@ -196,8 +225,39 @@ impl World {
         answer
     }
 
+    fn delete(&mut self, id: &RunId) -> Deleted {
+        let (now, mut effects) = (self.time(), Effects::default());
+        let Some((run, _)) = self.runs.get_mut(id) else { return Deleted::Gone };
+        if !run.expire(now, &mut effects) {
+            return Deleted::Running;
+        }
+        run.look_at_run(now, &mut effects);
+        assert!(effects.purge, "an expired run is kept");
+        self.runs.remove(id);
+        Deleted::Deleted
+    }
+
+    fn replay(&mut self, id: &RunId) -> Replayed {
+        let now = self.time();
+        let Some((run, _)) = self.runs.get_mut(id) else { return Replayed::Gone };
+        if run.status != RunStatus::Failed {
+            return Replayed::Refused(run.status);
+        }
+        let again = id.next_replay().unwrap();
+        if run.replayed {
+            return Replayed::Exists(again);
+        }
+        let mut effects = Effects::default();
+        let new = run.replay(now, &mut effects).unwrap();
+        run.replayed = true;
+        self.runs.insert(again.clone(), (new, Vec::new()));
+        self.follow(&again, effects);
+        Replayed::Created(again)
+    }
+
     fn follow(&mut self, id: &RunId, effects: Effects) {
         self.hints.extend(effects.hints);
+        self.waiting.extend(effects.held.into_iter().map(|task| (id.clone(), task)));
         self.aborts.extend(effects.abort.into_iter().map(|task| Abort { run: id.clone(), task: Some(task) }));
         if effects.ended {
             self.ended.push(id.clone());
@@ -223,6 +283,7 @@ impl World {
         };
         // what became ready and ended again before the batch was over is not published
         mine.retain(ready);
+        mine.append(&mut self.woken);
         if !ordered {
             let key = |hint: &Hint| format!("{hint:?}");
             mine.sort_by_key(key);
@@ -249,9 +310,19 @@ impl World {
     fn in_flight(&self, id: &RunId) -> bool {
         let Some((run, _)) = self.runs.get(id) else { return false };
         run.tasks.iter().any(|(id, task)| {
-            let orphan = run.parent(id).is_some_and(|map| run.tasks[&map].status.terminal());
-            task.status == TaskStatus::Running && !orphan
+            let above = |id: &TaskId| run.parent(id).or_else(|| run.tasks[id].owner.clone());
+            let mut chain = std::iter::successors(above(id), above);
+            task.status == TaskStatus::Running && !chain.any(|id| run.tasks[&id].status.terminal())
         })
+    }
+
+    /// Pauses a pool, or resumes it.
+    pub async fn pause(&mut self, pool: &str, paused: bool) {
+        let changed = self.store.pause(pool, paused).await.unwrap();
+        let mine = if paused { self.paused.insert(pool.to_owned()) } else { self.paused.remove(pool) };
+        assert_eq!(changed, mine, "pausing {pool}: {paused}");
+        let theirs: Vec<String> = self.store.paused().await.unwrap().into_iter().map(|of| of.pool).collect();
+        assert_eq!(theirs, self.paused.iter().cloned().collect::<Vec<_>>());
     }
 
     /// Sweeps once and returns whether there was anything.
@@ -278,12 +349,26 @@ impl World {
         });
         let swept = self.store.sweep().await.unwrap();
         assert!(swept.looked >= due.len(), "redis looked at {} of {} entries", swept.looked, due.len());
+        // up to 200 of each pool and shard are woken first: these runs have far fewer
+        let (paused, held) = (self.paused.clone(), std::mem::take(&mut self.waiting));
+        for (id, task) in held {
+            let mut effects = Effects::default();
+            let Some((run, _)) = self.runs.get_mut(&id) else { continue };
+            if run.exec(&task).is_some_and(|exec| paused.contains(&exec.pool)) {
+                self.waiting.insert((id, task));
+                continue;
+            }
+            run.wake(&task, &paused, now, &mut effects);
+            // these are out before anything else of this sweep may end their tasks
+            self.woken.append(&mut effects.hints);
+            self.follow(&id, effects);
+        }
         for (_, _, id, task) in &due {
             let mut effects = Effects::default();
             let Some((run, _)) = self.runs.get_mut(id) else { continue };
             match task {
                 None => run.look_at_run(now, &mut effects),
-                Some(task) => run.look_at_task(task, now, &mut effects),
+                Some(task) => run.look_at_task(task, &self.paused, now, &mut effects),
             }
             if effects.purge {
                 self.runs.remove(id);
@@ -330,7 +415,30 @@ impl World {
         }
     }
 
+    /// Compares the tasks in quarantine, of runs that were not replayed.
+    async fn compare_dead(&self) {
+        let mut mine: Vec<DeadLetter> = Vec::new();
+        for (run, _) in self.runs.values().filter(|(run, _)| !run.replayed) {
+            mine.extend(run.dead_letters());
+        }
+        let place = |letter: &DeadLetter| {
+            std::cmp::Reverse((letter.quarantined_ms, letter.run_id.clone(), letter.task.clone()))
+        };
+        mine.sort_by_key(place);
+        let (mut theirs, mut query) = (Vec::new(), DeadQuery { limit: 7, ..DeadQuery::default() });
+        loop {
+            let page = self.store.dead_letters(query.clone()).await.unwrap();
+            theirs.extend(page.letters);
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(mine, theirs, "dead letters differ (left: model, right: redis)");
+    }
+
     pub async fn compare_all(&self) {
+        self.compare_dead().await;
         for id in self.runs.keys() {
             self.compare(id).await;
         }
@@ -346,6 +454,8 @@ async fn ask(store: &Store, op: Op) -> Answer {
         Op::Complete(op) => Answer::Complete(store.complete(op).await.unwrap()),
         Op::Fail(op) => Answer::Fail(store.fail(op).await.unwrap()),
         Op::Cancel(run) => Answer::Cancel(store.cancel(&run).await.unwrap()),
+        Op::Replay(run) => Answer::Replay(store.replay(&run).await.unwrap()),
+        Op::Delete(run) => Answer::Delete(store.delete(&run).await.unwrap()),
     }
 }
 
@@ -358,5 +468,7 @@ fn gone(op: &Op) -> Answer {
         Op::Complete(_) => Answer::Complete(Completed::Gone),
         Op::Fail(_) => Answer::Fail(Failed::Gone),
         Op::Cancel(_) => Answer::Cancel(Cancelled::Gone),
+        Op::Replay(_) => Answer::Replay(Replayed::Gone),
+        Op::Delete(_) => Answer::Delete(Deleted::Gone),
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     effect::{Effects, What, reason},
     id::{Ms, TaskId, Token},
     limits::LEASE_MS,
-    op::{Assignment, Claim, Claimed, Renew, Renewed},
+    op::{Assignment, Claim, Claimed, Renew, Renewed, Site},
     run::{Run, TaskStatus},
 };
 
@@ -12,12 +12,12 @@ use super::{Step, settle::Settle, sooner};
 
 impl Run {
     /// Hands `claim.task` to the caller if it is ready. A repeat with the same claim id gets the same answer.
-    pub fn claim(&mut self, claim: &Claim, epoch: &str, now: Ms, effects: &mut Effects) -> Claimed {
+    pub fn claim(&mut self, claim: &Claim, site: Site<'_>, now: Ms, effects: &mut Effects) -> Claimed {
         let Some(task) = self.tasks.get(&claim.task) else { return self.claim_missing(&claim.task) };
         let status = task.status;
         let repeat = task.token.as_ref().is_some_and(|token| token.claim() == claim.claim);
         let late = task.deadline != 0 && task.deadline <= now;
-        let step = Step::new(self, now, effects);
+        let mut step = Step::new(self, now, effects);
         if step.run.status.terminal() || (!status.terminal() && step.orphaned(&claim.task)) {
             return Claimed::Cancelled;
         }
@@ -26,7 +26,11 @@ impl Run {
             TaskStatus::Running => return Claimed::Busy,
             // past its limit: the sweep, which is due, ends it
             TaskStatus::Ready if late => return Claimed::NotReady,
-            TaskStatus::Ready => return step.start(claim, epoch),
+            TaskStatus::Ready if step.paused(&claim.task, site.paused) => {
+                step.hold(&claim.task);
+                return Claimed::Paused;
+            }
+            TaskStatus::Ready => return step.start(claim, site.epoch),
             status if status.terminal() => return Claimed::Done,
             _ => return Claimed::NotReady,
         }
@@ -78,6 +82,7 @@ impl Run {
             task: id.clone(),
             kind: exec.kind,
             pool: exec.pool.clone(),
+            priority: exec.priority,
             token: task.token.clone()?,
             attempt: task.attempt,
             max_attempts: exec.max_attempts,
@@ -87,7 +92,10 @@ impl Run {
             body: spec.body.clone(),
             arg,
             inputs: spec.inputs.clone(),
+            owner: parent.or_else(|| task.owner.clone()),
+            left: task.owner.is_some().then(|| self.budget.left(&self.usage)),
             input: (!has_input).then(|| self.input.clone()),
+            trace: self.trace.filter(|_| !has_input),
         })
     }
 }

@@ -1,36 +1,37 @@
-//! `extend`: a running map grows its children, and releases no more of them than may run at once.
+//! A map's children: how they are told, and how no more of them are released than may run at once.
 
 use crate::{
     effect::Effects,
     id::{Ms, TaskId},
     limits::{EXTEND_CHUNK, MAX_WIDTH},
-    op::{Extend, Extended},
-    run::{Group, Run, Task, TaskStatus},
+    op::Extended,
+    payload::Payload,
+    run::{Group, Run, Task},
 };
 
 use super::Step;
 
 impl Run {
-    /// Appends the children that are new in `extend` and releases as many as may run.
-    pub fn extend(&mut self, extend: &Extend, now: Ms, effects: &mut Effects) -> Extended {
-        if self.status.terminal() {
-            return Extended::Cancelled;
-        }
-        let Some(task) = self.tasks.get_mut(&extend.task) else { return Extended::Gone };
-        if task.status != TaskStatus::Running || task.token.as_ref() != Some(&extend.token) {
-            return Extended::Stale;
-        }
+    /// Appends the children of `map` that are new and releases as many as may run.
+    pub(super) fn extend_map(
+        &mut self,
+        map: &TaskId,
+        (start, args): (u32, &[Payload]),
+        now: Ms,
+        effects: &mut Effects,
+    ) -> Extended {
+        let Some(task) = self.tasks.get_mut(map) else { return Extended::Gone };
         let width = task.width();
-        let end = extend.start.saturating_add(u32::try_from(extend.args.len()).unwrap_or(u32::MAX));
+        let end = start.saturating_add(u32::try_from(args.len()).unwrap_or(u32::MAX));
         let is_map = task.spec.as_ref().is_some_and(|spec| spec.children.is_some());
-        if !is_map || extend.start > width || end > MAX_WIDTH || extend.args.len() > EXTEND_CHUNK {
+        if !is_map || start > width || end > MAX_WIDTH || args.len() > EXTEND_CHUNK {
             return Extended::Refused;
         }
-        let known = (width - extend.start) as usize;
+        let known = (width - start) as usize;
         let group = task.group.get_or_insert_with(Group::default);
-        group.args.extend(extend.args.iter().skip(known).cloned());
+        group.args.extend(args.iter().skip(known).cloned());
         let width = group.args.len() as u32;
-        Step::new(self, now, effects).release(&extend.task);
+        Step::new(self, now, effects).release(map);
         Extended::Width(width)
     }
 }
@@ -51,8 +52,14 @@ impl Step<'_> {
             }
             let child = map.child(group.next);
             group.next += 1;
-            group.active += 1;
+            // a replayed run has children with results ahead of those that are still to be released
+            if self.run.tasks.contains_key(&child) {
+                continue;
+            }
             self.run.tasks.insert(child.clone(), Task::waiting(None));
+            if let Some(group) = self.run.tasks.get_mut(map).and_then(|task| task.group.as_mut()) {
+                group.active += 1;
+            }
             self.make_ready(&child);
         }
     }

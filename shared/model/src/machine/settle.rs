@@ -45,7 +45,7 @@ impl Settle {
         Self { cut: true, ..Self::failed(task, engine_error(error)) }
     }
 
-    fn skipped(task: TaskId, cause: TaskId, error: Payload) -> Self {
+    pub(super) fn skipped(task: TaskId, cause: TaskId, error: Payload) -> Self {
         Self {
             task,
             status: TaskStatus::Skipped,
@@ -80,6 +80,7 @@ impl Step<'_> {
 
     fn settle(&mut self, settle: Settle) {
         let Settle { task: id, mut status, mut degraded, error, cause, cut } = settle;
+        let kind = self.kind(&id);
         let (now, fallback) = (self.now, self.run.exec(&id).and_then(|exec| exec.fallback.clone()));
         let Some(task) = self.task(&id) else { return };
         if task.status.terminal() {
@@ -101,7 +102,10 @@ impl Step<'_> {
         task.error = error.clone().filter(|_| cause.is_none());
         self.run.degraded |= degraded;
         self.set_due(&id, 0);
-        let children = self.run.tasks[&id].group.as_ref().is_some_and(|group| group.active > 0);
+        let task = &self.run.tasks[&id];
+        let (owner, added) = (task.owner.clone().filter(|_| task.vital), task.added.clone());
+        let agent = kind == Some(Kind::Agent) && (before == TaskStatus::Expanded || !added.is_empty());
+        let children = agent || task.group.as_ref().is_some_and(|group| group.active > 0);
         if (before == TaskStatus::Running && cut) || children {
             self.effects.abort.push(id.clone());
         }
@@ -119,8 +123,13 @@ impl Step<'_> {
             let failure = failure.map(|(task, error)| Failure { task: Some(task), error });
             return self.end_run(status, failure);
         }
+        self.leave_line(&id);
         if let Some(parent) = self.run.parent(&id) {
             return self.child_ended(&parent, good);
+        }
+        self.drop_unused(&added);
+        if let (Some(owner), Some((_, error))) = (owner, &failure) {
+            self.queue.push_back(Settle { cut: true, ..Settle::failed(owner, error.clone()) });
         }
         let Some(task) = self.task(&id) else { return };
         let (successors, opens) = (task.successors.clone(), task.opens.clone());
@@ -236,11 +245,17 @@ impl Step<'_> {
     /// `id` ended without all of its inputs: cancels those that nobody else waits for.
     fn drop_losers(&mut self, id: &TaskId) {
         let Some(spec) = self.run.tasks.get(id).and_then(|task| task.spec.as_ref()) else { return };
-        for input in spec.inputs.clone() {
-            let task = &self.run.tasks[&input];
+        let inputs = spec.inputs.clone();
+        self.drop_unused(&inputs);
+    }
+
+    /// Cancels those of `tasks` that nobody waits for.
+    fn drop_unused(&mut self, tasks: &[TaskId]) {
+        for id in tasks {
+            let task = &self.run.tasks[id];
             let needed = task.successors.iter().any(|other| !self.run.tasks[other].status.terminal());
             if !task.status.terminal() && !needed {
-                self.queue.push_back(Settle::cancelled(input));
+                self.queue.push_back(Settle::cancelled(id.clone()));
             }
         }
     }

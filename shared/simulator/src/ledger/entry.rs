@@ -15,7 +15,9 @@ pub(crate) struct Received {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) run: Option<String>,
     pub(crate) task: Option<String>,
+    pub(crate) cache_key: Option<String>,
     pub(crate) prompt_tokens: u64,
+    pub(crate) cached_tokens: u64,
 }
 
 /// An open call. Dropping it unclosed records that the client went away.
@@ -46,6 +48,7 @@ impl Ledger {
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
         stats.prompt_tokens += received.prompt_tokens;
+        stats.cached_tokens += received.cached_tokens;
         if book.calls.len() == MAX_CALLS {
             book.calls.pop_front();
         }
@@ -63,7 +66,9 @@ impl Ledger {
             idempotency_key: received.idempotency_key,
             run: received.run,
             task: received.task,
+            cache_key: received.cache_key,
             prompt_tokens: received.prompt_tokens,
+            cached_tokens: received.cached_tokens,
             completion_tokens: 0,
             status: 0,
             outcome: Outcome::InFlight,

@@ -17,17 +17,19 @@ pub(super) fn parse(body: &Value) -> Result<Prompt, Refusal> {
         return Err(Refusal::of("messages", "messages: at least one message is required"));
     }
     number_in(body, "temperature", 0.0..=1.0)?;
-    let (tools, tool_bytes) = tools(&body["tools"])?;
+    let (tools, tool_text) = tools(&body["tools"])?;
     Ok(Prompt {
         kind: Kind::Anthropic,
         model: model.to_owned(),
         system: texts(&body["system"], "system")?,
         messages: messages(list)?,
         tools,
-        tool_bytes,
+        tool_text,
+        parallel: !flag(&body["tool_choice"], "disable_parallel_tool_use")?,
         max_tokens: Some(max_tokens),
         stream: flag(body, "stream")?,
         include_usage: false,
+        cache_key: None,
         schema: schema(body),
         hash: 0,
     })
@@ -41,9 +43,9 @@ fn schema(body: &Value) -> Option<Value> {
         .map(|format| format["schema"].clone())
 }
 
-fn tools(list: &Value) -> Result<(Vec<String>, usize), Refusal> {
+fn tools(list: &Value) -> Result<(Vec<String>, String), Refusal> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut bytes = 0;
+    let mut text = String::new();
     let mut names = Vec::with_capacity(list.len());
     for (i, tool) in list.iter().enumerate() {
         names.push(tool_name(tool["name"].as_str(), &format!("tools.{i}.name"))?);
@@ -53,9 +55,9 @@ fn tools(list: &Value) -> Result<(Vec<String>, usize), Refusal> {
             let place = format!("tools.{i}.input_schema");
             return Err(Refusal::of(&place, format!("{place}: Field required")));
         }
-        bytes += tool.to_string().len();
+        text.push_str(&tool.to_string());
     }
-    Ok((names, bytes))
+    Ok((names, text))
 }
 
 fn messages(list: &[Value]) -> Result<Vec<Message>, Refusal> {

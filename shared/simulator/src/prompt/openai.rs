@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    Answered, Called, Message, Prompt, Refusal, Role, flag, number_in, positive, text_field, tool_name,
+    Answered, Called, Message, Prompt, Refusal, Role, flag, flag_or, number_in, positive, text_field,
+    tool_name,
 };
 use crate::Kind;
 
@@ -30,7 +31,7 @@ pub(super) fn parse(body: &Value) -> Result<Prompt, Refusal> {
         ));
     }
     let max_tokens = positive(body, "max_completion_tokens")?.or(positive(body, "max_tokens")?);
-    let (tools, tool_bytes) = tools(&body["tools"])?;
+    let (tools, tool_text) = tools(&body["tools"])?;
     let (system, messages) = messages(list)?;
     Ok(Prompt {
         kind: Kind::OpenAi,
@@ -38,22 +39,24 @@ pub(super) fn parse(body: &Value) -> Result<Prompt, Refusal> {
         system,
         messages,
         tools,
-        tool_bytes,
+        tool_text,
+        parallel: flag_or(body, "parallel_tool_calls", true)?,
         max_tokens,
         stream,
         include_usage: flag(options, "include_usage")?,
+        cache_key: text_field(body, "prompt_cache_key").map(str::to_owned),
         schema: schema(&body["response_format"])?,
         hash: 0,
     })
 }
 
-fn tools(list: &Value) -> Result<(Vec<String>, usize), Refusal> {
+fn tools(list: &Value) -> Result<(Vec<String>, String), Refusal> {
     let list = match list {
-        Value::Null => return Ok((Vec::new(), 0)),
+        Value::Null => return Ok((Vec::new(), String::new())),
         Value::Array(list) if !list.is_empty() => list,
         _ => return Err(Refusal::of("tools", "tools: must be a list with at least one tool")),
     };
-    let mut bytes = 0;
+    let mut text = String::new();
     let mut names = Vec::with_capacity(list.len());
     for (i, tool) in list.iter().enumerate() {
         if tool["type"] != "function" {
@@ -65,9 +68,9 @@ fn tools(list: &Value) -> Result<(Vec<String>, usize), Refusal> {
         }
         let name = tool["function"]["name"].as_str();
         names.push(tool_name(name, &format!("tools[{i}].function.name"))?);
-        bytes += tool.to_string().len();
+        text.push_str(&tool.to_string());
     }
-    Ok((names, bytes))
+    Ok((names, text))
 }
 
 fn schema(format: &Value) -> Result<Option<Value>, Refusal> {

@@ -103,3 +103,14 @@ fn anthropic_refuses_what_the_provider_refuses() {
     let tool = json!({"model": "m", "max_tokens": 5, "messages": [user], "tools": [{"name": "a"}]});
     assert!(refused(tool).contains("tools.0.input_schema"));
 }
+
+#[test]
+fn both_providers_say_when_only_one_call_may_come() {
+    let user = json!([{"role": "user", "content": "hi"}]);
+    assert!(openai(json!({"model": "m", "messages": user})).unwrap().parallel);
+    assert!(!openai(json!({"model": "m", "messages": user, "parallel_tool_calls": false})).unwrap().parallel);
+    let body =
+        |choice: Value| json!({"model": "m", "max_tokens": 1, "messages": user, "tool_choice": choice});
+    assert!(anthropic(body(json!({"type": "auto"}))).unwrap().parallel);
+    assert!(!anthropic(body(json!({"type": "auto", "disable_parallel_tool_use": true}))).unwrap().parallel);
+}

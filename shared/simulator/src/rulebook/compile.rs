@@ -1,15 +1,21 @@
 //! From scenario to rulebook: patterns and templates are compiled here, so that a mistake in a
 //! scenario is told with its place before any socket opens.
 
-use std::{collections::HashMap, sync::Mutex, sync::atomic::AtomicU64, time::Duration};
+use std::{collections::HashMap, sync::Mutex, sync::atomic::AtomicU64};
 
 use serde_json::Value;
 
-use super::{Arguments, LlmPace, LlmRule, Rulebook, Says, ToolRule, ToolSays, gate::Gate};
+use super::{
+    Arguments, LlmRule, Rulebook, Says, ToolRule, ToolSays,
+    cache::Cache,
+    gate::Gate,
+    pace::{self, Own, Speeds},
+    script,
+};
 use crate::{
     Kind,
     matcher::{Glob, Text},
-    scenario::{self, Error, Fault, Latency, Range, Scenario, TextMatch},
+    scenario::{self, Error, Fault, Range, Scenario, TextMatch},
     template::Templates,
 };
 
@@ -18,23 +24,24 @@ const MAX_FILLER: u64 = 1 << 30;
 
 impl Rulebook {
     pub(crate) fn compile(scenario: &Scenario) -> Result<Self, Error> {
-        let mut templates = Templates::new();
-        let pace = LlmPace {
-            time_to_first_token: latency("time_to_first_token", scenario.time_to_first_token)?,
-            tokens_per_second: speed("tokens_per_second", scenario.tokens_per_second)?,
-            chunk_interval: interval("chunk_interval", scenario.chunk_interval.0)?,
-        };
+        let mut templates = Templates::new(&scenario.data);
         let llm = scenario.rules.iter().enumerate();
-        let llm = llm.map(|(i, rule)| llm_rule(&format!("rules[{i}]"), rule, &pace, &mut templates));
+        let llm = llm.map(|(i, rule)| llm_rule(&format!("rules[{i}]"), rule, &mut templates));
         let llm = llm.collect::<Result<_, _>>()?;
+        let scripts = scenario.scripts.iter().enumerate();
+        let scripts = scripts
+            .map(|(i, source)| script::Script::compile(&format!("scripts[{i}]"), source, &mut templates));
+        let scripts = scripts.collect::<Result<_, _>>()?;
         let tools = scenario.tools.iter().enumerate();
         let tools = tools.map(|(i, rule)| tool_rule(&format!("tools[{i}]"), rule, &mut templates));
         Ok(Self {
             seed: scenario.seed,
             models: scenario.models.clone(),
             unmatched: scenario.unmatched,
-            pace,
+            speeds: Speeds::compile(scenario)?,
+            cache: scenario.prompt_cache.map(Cache::new).transpose()?,
             llm,
+            scripts,
             tools: tools.collect::<Result<_, _>>()?,
             templates,
             asked: Mutex::new(HashMap::new()),
@@ -42,12 +49,7 @@ impl Rulebook {
     }
 }
 
-fn llm_rule(
-    place: &str,
-    rule: &scenario::LlmRule,
-    defaults: &LlmPace,
-    templates: &mut Templates,
-) -> Result<LlmRule, Error> {
+fn llm_rule(place: &str, rule: &scenario::LlmRule, templates: &mut Templates) -> Result<LlmRule, Error> {
     let (when, respond) = (&rule.when, &rule.respond);
     let at = |field: &str| format!("{place}.{field}");
     if when.api == Some(Kind::Tool) {
@@ -71,18 +73,13 @@ fn llm_rule(
         };
         calls.push((call.name.clone(), arguments));
     }
-    let pace = LlmPace {
-        time_to_first_token: match respond.time_to_first_token {
-            Some(own) => latency(&at("respond.time_to_first_token"), own)?,
-            None => defaults.time_to_first_token,
-        },
-        tokens_per_second: speed(&at("respond.tokens_per_second"), respond.tokens_per_second)?
-            .or(defaults.tokens_per_second),
-        chunk_interval: match respond.chunk_interval {
-            Some(own) => interval(&at("respond.chunk_interval"), own.0)?,
-            None => defaults.chunk_interval,
-        },
-    };
+    let pace = Own::compile(
+        &at("respond"),
+        respond.time_to_first_token,
+        respond.prompt_tokens_per_second,
+        respond.tokens_per_second,
+        respond.chunk_interval,
+    )?;
     Ok(LlmRule {
         gate: gate(place, rule.name.as_ref(), when.nth, rule.times, rule.times_each, rule.chance)?,
         api: when.api,
@@ -90,10 +87,15 @@ fn llm_rule(
         last_user: text(at("when.last_user"), when.last_user.as_ref())?,
         system: text(at("when.system"), when.system.as_ref())?,
         anywhere: text(at("when.anywhere"), when.anywhere.as_ref())?,
+        goal: text(at("when.goal"), when.goal.as_ref())?,
+        all_results: text(at("when.all_results"), when.all_results.as_ref())?,
+        result_count: range(at("when.result_count"), when.result_count)?,
         tool_results: text(at("when.tool_results"), when.tool_results.as_ref())?,
         has_tool_results: when.has_tool_results,
         tool_result_of: when.tool_result_of.as_deref().map(Glob::new),
         offers_tool: when.offers_tool.as_deref().map(Glob::new),
+        offers_tools: when.offers_tools,
+        parallel: when.parallel,
         turn: range(at("when.turn"), when.turn)?,
         stream: when.stream,
         says,
@@ -129,7 +131,7 @@ fn tool_rule(place: &str, rule: &scenario::ToolRule, templates: &mut Templates) 
         gate: gate(place, rule.name.as_ref(), rule.when.nth, rule.times, rule.times_each, rule.chance)?,
         tool: Glob::new(&rule.tool),
         args: args.collect::<Result<_, Error>>()?,
-        latency: latency(&at("latency"), rule.latency)?,
+        latency: pace::latency(&at("latency"), rule.latency)?,
         body,
         fault: fault(place, rule.fault.as_ref())?,
     })
@@ -160,7 +162,7 @@ fn gate(
 fn fault(place: &str, fault: Option<&Fault>) -> Result<Option<Fault>, Error> {
     match fault {
         Some(Fault::Error { status, after, .. }) => {
-            latency(&format!("{place}.fault.error.after"), *after)?;
+            pace::latency(&format!("{place}.fault.error.after"), *after)?;
             status_of(format!("{place}.fault.error.status"), *status)?;
         }
         Some(Fault::StreamError { status, .. }) => {
@@ -182,7 +184,7 @@ fn status_of(place: String, status: u16) -> Result<(), Error> {
     }
 }
 
-fn text(place: String, wanted: Option<&TextMatch>) -> Result<Option<Text>, Error> {
+pub(super) fn text(place: String, wanted: Option<&TextMatch>) -> Result<Option<Text>, Error> {
     let compiled = wanted.map(Text::compile).transpose();
     compiled.map_err(|problem| invalid(place, problem))
 }
@@ -194,34 +196,13 @@ fn range(place: String, range: Option<Range>) -> Result<Option<Range>, Error> {
     }
 }
 
-fn latency(place: &str, latency: Latency) -> Result<Latency, Error> {
-    match latency.problem() {
-        Some(problem) => Err(invalid(place.to_owned(), problem)),
-        None => Ok(latency),
-    }
-}
-
-fn speed(place: &str, speed: Option<f64>) -> Result<Option<f64>, Error> {
-    match speed {
-        Some(speed) if !(0.001..=1e9).contains(&speed) => {
-            Err(invalid(place.to_owned(), "must be from 0.001 to 1000000000"))
-        }
-        speed => Ok(speed),
-    }
-}
-
-/// Under a millisecond the timer could not follow.
-fn interval(place: &str, interval: Duration) -> Result<Duration, Error> {
-    if interval < Duration::from_millis(1) {
-        return Err(invalid(place.to_owned(), "must be at least 1ms"));
-    }
-    Ok(interval)
-}
-
-fn compiled<T>(place: String, compile: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Error> {
+pub(super) fn compiled<T>(
+    place: String,
+    compile: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, Error> {
     compile(&place).map_err(|problem| invalid(place, problem))
 }
 
-fn invalid(place: String, problem: impl Into<String>) -> Error {
+pub(super) fn invalid(place: String, problem: impl Into<String>) -> Error {
     Error::Invalid { place, problem: problem.into() }
 }

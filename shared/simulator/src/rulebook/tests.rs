@@ -176,3 +176,49 @@ fn a_tool_call_is_known_by_its_arguments_in_any_order() {
     assert_eq!(hash(json!({"a": 1, "b": 2})), hash(json!({"b": 2, "a": 1})));
     assert_ne!(hash(json!({"a": 1})), hash(json!({"a": "1"})));
 }
+
+#[test]
+fn rules_see_the_goal_all_results_and_what_is_offered() {
+    let book = book("
+rules:
+  - {name: done, when: {goal: find, result_count: {min: 2}, all_results: r1}, respond: {text: '{{ goal }} {{ all_results|length }} {{ all_results[0].text }}'}}
+  - {name: bare, when: {offers_tools: false}}
+  - {name: single, when: {parallel: false}}
+  - {name: offered, when: {offers_tools: true}}
+");
+    let turn = |id: &str| {
+        let call = json!({"id": id, "type": "function", "function": {"name": "t", "arguments": "{}"}});
+        [
+            json!({"role": "assistant", "content": null, "tool_calls": [call]}),
+            json!({"role": "tool", "tool_call_id": id, "content": format!("r{id}")}),
+        ]
+    };
+    let mut messages = vec![json!({"role": "user", "content": "find it"})];
+    let tools = json!([{"type": "function", "function": {"name": "t"}}]);
+    let answer = |body: Value| {
+        let prompt = Prompt::parse(Kind::OpenAi, body.to_string().as_bytes()).unwrap();
+        book.answer(&prompt).unwrap()
+    };
+    let name = |body: Value| answer(body).plan.rule;
+    assert_eq!("bare", name(json!({"model": "m", "messages": messages})));
+    assert_eq!("offered", name(json!({"model": "m", "messages": messages, "tools": tools})));
+    let single = json!({"model": "m", "messages": messages, "tools": tools, "parallel_tool_calls": false});
+    assert_eq!("single", name(single));
+    messages.extend(turn("1"));
+    assert_eq!("offered", name(json!({"model": "m", "messages": messages, "tools": tools})));
+    messages.extend(turn("2"));
+    messages.push(json!({"role": "user", "content": "go on"}));
+    assert_eq!("find it 2 r1", text(answer(json!({"model": "m", "messages": messages}))));
+}
+
+#[test]
+fn tools_answer_from_the_scenarios_data() {
+    let book = book(
+        "
+data: {facts: {A: 3}}
+tools: [{tool: search, respond: {json: {value: '{{ data.facts[args.q] }}'}}}]
+",
+    );
+    let reply = book.tool("search", &args(json!({"q": "A"}))).unwrap();
+    assert!(matches!(reply.body, ToolBody::Json(body) if body == json!({"value": 3})));
+}

@@ -41,6 +41,12 @@ pub struct LlmWhen {
     pub system: Option<TextMatch>,
     /// On all text of the request, tool results included.
     pub anywhere: Option<TextMatch>,
+    /// On the text of the first user message that has any.
+    pub goal: Option<TextMatch>,
+    /// On all tool results so far, joined by newlines.
+    pub all_results: Option<TextMatch>,
+    /// How many tool results there are so far.
+    pub result_count: Option<Range>,
     /// On the tool results at the end of the conversation, joined by newlines.
     pub tool_results: Option<TextMatch>,
     /// Whether the conversation ends in tool results.
@@ -49,6 +55,11 @@ pub struct LlmWhen {
     pub tool_result_of: Option<String>,
     /// Glob on the name of a tool that the request offers.
     pub offers_tool: Option<String>,
+    /// Whether the request offers any tool.
+    pub offers_tools: Option<bool>,
+    /// Whether several calls may come in one turn: OpenAI's `parallel_tool_calls`, Anthropic's
+    /// `tool_choice.disable_parallel_tool_use` the other way round. They may unless the request says no.
+    pub parallel: Option<bool>,
     /// 1 plus the number of assistant messages so far.
     pub turn: Option<Range>,
     /// Streamed or not.
@@ -69,6 +80,8 @@ pub struct LlmResponse {
     pub tool_calls: Vec<ToolCall>,
     /// Until the first token.
     pub time_to_first_token: Option<Latency>,
+    /// Prompt tokens read in a second, before the first token and on top of `time_to_first_token`.
+    pub prompt_tokens_per_second: Option<f64>,
     /// Pace after that; unlimited unless told.
     pub tokens_per_second: Option<f64>,
     /// Least time between two chunks of the stream.

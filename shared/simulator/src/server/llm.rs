@@ -69,6 +69,7 @@ async fn answer(app: &App, kind: Kind, headers: &HeaderMap, body: Result<Bytes, 
         target: prompt.model.clone(),
         stream: prompt.stream,
         content_hash: prompt.hash_text(),
+        cache_key: prompt.cache_key.clone(),
         ..received
     };
     let reply = match app.rulebook.answer(&prompt) {
@@ -86,6 +87,7 @@ async fn answer(app: &App, kind: Kind, headers: &HeaderMap, body: Result<Bytes, 
             fault: plan.fault.as_ref().map(|fault| fault_name(fault).to_owned()),
             // The providers bill nothing for an error status.
             prompt_tokens: if refused { 0 } else { reply.usage.prompt },
+            cached_tokens: if refused { 0 } else { reply.usage.cached },
             ..received
         },
     );

@@ -23,6 +23,7 @@ impl Work {
         match self {
             Self::Llm(llm) => llm.reads(root),
             Self::Tool { args, .. } => args.reads(root),
+            Self::Agent(agent) => agent.any_text(&|text| text.reads(root)),
             // a map inside a map does not exist
             Self::Map { .. } | Self::Join => false,
         }

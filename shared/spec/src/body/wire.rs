@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use trireme_model::{Payload, merge::Merge};
 
 use super::Role;
+use crate::agent::AgentCall;
 
-/// Exactly one of `llm`, `tool` and `map`, or `merge` alone for a join.
+/// Exactly one of `llm`, `tool`, `map` and `agent`, or `merge` alone for a join.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -14,6 +15,8 @@ pub(crate) struct Wire {
     pub tool: Option<ToolWire>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map: Option<MapWire>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentWire>,
     /// Of joins and maps; whoever reads their value merges by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<Merge>,
@@ -59,4 +62,14 @@ pub(crate) struct MapWire {
     pub over: Payload,
     #[serde(rename = "do")]
     pub each: Box<Wire>,
+}
+
+/// The call with templates where it will have texts.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AgentWire {
+    /// Alias and what it stands for, where one of the models is a template and may name one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<(String, String)>,
+    #[serde(flatten)]
+    pub call: AgentCall,
 }

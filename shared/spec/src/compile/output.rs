@@ -57,6 +57,7 @@ impl Compiler<'_> {
         let wire = Wire { tool: Some(ToolWire { name: VALUE.to_owned(), args }), ..Wire::default() };
         TaskSpec {
             id: id(),
+            label: String::new(),
             exec: exec(Kind::Tool, pool),
             inputs: inputs.ids,
             policy: None,
@@ -97,6 +98,7 @@ fn exec(kind: Kind, pool: String) -> Exec {
 fn join(inputs: Vec<TaskId>, merge: Merge) -> TaskSpec {
     TaskSpec {
         id: id(),
+        label: String::new(),
         exec: exec(Kind::Join, String::new()),
         inputs,
         policy: Some(JoinPolicy { need: Need::All, within: None, on_miss: OnMiss::Fail }),

@@ -4,7 +4,7 @@ use trireme_model::merge::Form;
 
 use super::{Compiler, Inputs};
 use crate::{
-    problem::{Place, hint},
+    problem::Place,
     source::{Data, Node, join},
     spec::{Source, Work},
     template::{
@@ -94,7 +94,7 @@ impl Compiler<'_> {
         let tasks = self.spec.tasks.iter().map(|task| task.id.as_str());
         let bound =
             ["input"].into_iter().chain(if in_map { &["item", "index"][..] } else { &[] }.iter().copied());
-        hint(name, bound.chain(tasks))
+        self.report.hint(name, bound.chain(tasks))
     }
 
     /// Of the input, and of joins into objects, the fields are known beforehand.
@@ -115,7 +115,7 @@ impl Compiler<'_> {
             }
         };
         if !fields.contains(&key.as_str()) {
-            let hint = hint(key, fields);
+            let hint = self.report.hint(key, fields);
             let message =
                 format!("`{reference}` does not exist: `{}` has no field `{key}`{hint}", reference.root);
             self.report.add(path, Some(place), message);

@@ -1,12 +1,12 @@
 //! Makes the body of each kind of task, noting what it waits for.
 
-use trireme_model::{Children, Kind, Payload, merge::Merge};
+use trireme_model::{Children, Kind, Payload, merge::Merge, wide_integer};
 
 use super::{Compiler, Inputs};
 use crate::{
     body::{LlmWire, MapWire, MessageWire, ToolWire, Wire},
-    problem::Place,
-    source::Data,
+    problem::{Place, WIDE, quoted},
+    source::{Data, Node, join},
     spec::{self, Gather, Settings, Work},
     template::{has_template, is_template},
 };
@@ -20,9 +20,7 @@ impl<'s> Compiler<'s> {
             self.source(source, in_map, inputs);
         }
         for tool in &llm.tools {
-            if let Err(message) = self.checker.tool(&tool.text) {
-                self.report.add(&tool.path, Some(tool.place), message);
-            }
+            self.check_tool(&tool.text, &tool.path, tool.place);
         }
         let messages = llm.messages.iter();
         let wire = LlmWire {
@@ -35,7 +33,7 @@ impl<'s> Compiler<'s> {
             max_tokens: llm.max_tokens,
             temperature: llm.temperature,
             stop: llm.stop.iter().map(|stop| stop.text.clone()).collect(),
-            schema: llm.schema.clone(),
+            schema: llm.schema.as_ref().map(|schema| self.schema(schema)),
             tools: llm.tools.iter().map(|tool| tool.text.clone()).collect(),
             stream: llm.stream,
         };
@@ -43,7 +41,7 @@ impl<'s> Compiler<'s> {
     }
 
     /// The model's name with aliases resolved; where only the run will tell it, the aliases go along.
-    fn model(
+    pub(super) fn model(
         &mut self,
         model: &spec::Source,
         in_map: bool,
@@ -72,6 +70,22 @@ impl<'s> Compiler<'s> {
         }
     }
 
+    /// Numbers that a tool would not get as they were written.
+    fn exact(&mut self, node: &Node, path: &str) {
+        match &node.data {
+            Data::Number(number) if wide_integer(number).is_some() => {
+                self.report.add(path, Some(node.place), format!("{} {WIDE}", quoted(number)));
+            }
+            Data::List(items) => {
+                items.iter().enumerate().for_each(|(at, item)| self.exact(item, &format!("{path}[{at}]")));
+            }
+            Data::Map(entries) => {
+                entries.iter().for_each(|entry| self.exact(&entry.value, &join(path, &entry.key)));
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn tool(&mut self, tool: &'s spec::Tool, in_map: bool, inputs: &mut Inputs) -> Wire {
         let name = &tool.name;
         let known = if is_template(&name.text) {
@@ -83,6 +97,7 @@ impl<'s> Compiler<'s> {
         if let Some((node, path)) = &tool.args {
             self.templates(node, path, in_map, inputs);
             args = node.payload();
+            self.exact(node, path);
         }
         match known {
             Err(message) => self.report.add(&name.path, Some(name.place), message),

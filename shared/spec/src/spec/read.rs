@@ -4,16 +4,19 @@ use trireme_model::{Payload, Priority, limits::MAX_TASKS};
 
 use super::{
     BUDGET, DEFAULTS, MAX_ATTEMPTS, MAX_BACKOFF_MS, Name, RESERVED, RETRY, SPEC, Settings, Spec, TASK, Task,
-    Work, work,
+    Work, agent, work,
 };
 use crate::{
     fields::{Fields, choice, duration, integer, items, name, number, object, pool},
     problem::{Report, quoted},
-    source::{Entry, Node, join},
+    source::{Data, Entry, Node, join},
     template::has_template,
 };
 
 const PRIORITIES: &[(&str, Priority)] = &[("normal", Priority::Normal), ("high", Priority::High)];
+
+/// The id of the one task of a run that is an agent.
+const AGENT_TASK: &str = "agent";
 
 /// Reads a whole spec; `None` when there are no tasks to speak of.
 pub(super) fn spec(root: &Node, report: &mut Report) -> Option<Spec> {
@@ -43,7 +46,22 @@ pub(super) fn spec(root: &Node, report: &mut Report) -> Option<Spec> {
     {
         spec.defaults = settings(&defaults, report);
     }
-    let (node, path) = fields.need("tasks", report)?;
+    let (node, path) = match (fields.get("tasks"), fields.get("agent")) {
+        (Some(tasks), None) => tasks,
+        (None, Some((node, path))) => {
+            alone(&mut spec, node, &path, report);
+            return Some(spec);
+        }
+        (tasks, _) => {
+            let found = if tasks.is_some() { "has both" } else { "has neither" };
+            report.add(
+                "",
+                Some(root.place),
+                format!("a run has either `tasks` or `agent`, this one {found}"),
+            );
+            return None;
+        }
+    };
     let tasks = object(node, &path, report)?;
     if tasks.is_empty() {
         report.add(&path, Some(node.place), "a run needs at least one task");
@@ -56,6 +74,16 @@ pub(super) fn spec(root: &Node, report: &mut Report) -> Option<Spec> {
     }
     spec.tasks = tasks.iter().map(|entry| task(entry, &path, report)).collect();
     Some(spec)
+}
+
+/// A run that is one agent: a task of that name, whose value is the output, with the run's time as its own.
+fn alone(spec: &mut Spec, node: &Node, path: &str, report: &mut Report) {
+    let work = agent::agent(node, path, report).map_or(Work::Broken, |agent| Work::Agent(Box::new(agent)));
+    let settings = Settings { timeout: spec.deadline, ..Settings::default() };
+    spec.tasks =
+        vec![Task { id: AGENT_TASK.to_owned(), place: node.place, work, settings, after: Vec::new() }];
+    let value = || Node { place: node.place, data: Data::Text(format!("{{{{ {AGENT_TASK} }}}}")) };
+    spec.output.get_or_insert_with(value);
 }
 
 fn input(node: &Node, path: &str, report: &mut Report) -> Option<Vec<(String, Payload)>> {

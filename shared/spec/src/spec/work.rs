@@ -3,7 +3,8 @@
 use trireme_model::{JoinPolicy, Need, OnMiss, limits::MAX_WIDTH, merge::Form};
 
 use super::{
-    AT_ONCE, DO, Gather, JOIN, Join, LLM, Llm, MAP, MESSAGE, Map, Name, Source, TOOL, Tool, Work,
+    AT_ONCE, DO, Gather, JOIN, Join, LLM, Llm, MAP, MESSAGE, Map, Name, Schema, Source, TOOL, Tool, Work,
+    agent,
     read::{fixed, names, settings},
 };
 use crate::{
@@ -32,9 +33,8 @@ pub(super) fn of_task(fields: &Fields<'_>, report: &mut Report) -> Work {
 fn one_of(fields: &Fields<'_>, kinds: &[&str], report: &mut Report) -> Work {
     let given: Vec<&str> = kinds.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
     let &[kind] = given.as_slice() else {
-        let kinds: Vec<&str> = kinds.iter().copied().filter(|kind| *kind != "agent").collect();
         let found = if given.is_empty() { "none".to_owned() } else { list(&given) };
-        let message = format!("a task is exactly one of {}, this one has {found}", list(&kinds));
+        let message = format!("a task is exactly one of {}, this one has {found}", list(kinds));
         report.add(&fields.path, Some(fields.place), message);
         return Work::Broken;
     };
@@ -44,24 +44,28 @@ fn one_of(fields: &Fields<'_>, kinds: &[&str], report: &mut Report) -> Work {
         "tool" => tool(node, &path, report).map(Work::Tool),
         "join" => join_of(node, &path, report).map(Work::Join),
         "map" => map(node, &path, report).map(|map| Work::Map(Box::new(map))),
-        _ => {
-            report.add(&path, Some(node.place), "agent tasks are not supported by this version");
-            None
-        }
+        _ => agent::agent(node, &path, report).map(|agent| Work::Agent(Box::new(agent))),
     };
     work.unwrap_or(Work::Broken)
 }
 
-fn source(node: &Node, path: &str, report: &mut Report) -> Option<Source> {
+pub(super) fn source(node: &Node, path: &str, report: &mut Report) -> Option<Source> {
     text(node, path, report).map(|text| Source { text, path: path.to_owned(), place: node.place })
+}
+
+/// An alias or `provider/model`, or a template that gives one.
+pub(super) fn model(node: &Node, path: &str, report: &mut Report) -> Option<Source> {
+    name(node, path, report).map(|text| Source { text, path: path.to_owned(), place: node.place })
+}
+
+/// A JSON schema; whether it is one is checked when the spec is compiled.
+pub(super) fn schema(node: &Node, path: &str, report: &mut Report) -> Option<Schema> {
+    object(node, path, report).map(|_| (node.clone(), path.to_owned()))
 }
 
 fn llm(node: &Node, path: &str, report: &mut Report) -> Option<Llm> {
     let fields = Fields::of(node, path, LLM, report)?;
-    let model = fields.need("model", report).and_then(|(node, path)| {
-        let text = name(node, &path, report)?;
-        Some(Source { text, path, place: node.place })
-    });
+    let model = fields.need("model", report).and_then(|(node, path)| model(node, &path, report));
     let messages = match (fields.get("prompt"), fields.get("messages")) {
         (Some((node, path)), None) => source(node, &path, report).map(|prompt| vec![(Role::User, prompt)]),
         (None, Some((node, path))) => messages(node, &path, report),
@@ -76,14 +80,10 @@ fn llm(node: &Node, path: &str, report: &mut Report) -> Option<Llm> {
         model: model?,
         messages: messages?,
         system: fields.read("system", report, source),
-        max_tokens: fields
-            .read("max_tokens", report, |node, path, report| integer(node, path, 1..=MAX_TOKENS, report))
-            .map(|tokens| tokens as u32),
-        temperature: fields
-            .read("temperature", report, |node, path, report| number(node, path, 0.0..=2.0, report)),
+        max_tokens: fields.read("max_tokens", report, tokens),
+        temperature: fields.read("temperature", report, temperature),
         stop: fields.read("stop", report, stops).unwrap_or_default(),
-        schema: fields
-            .read("schema", report, |node, path, report| object(node, path, report).map(|_| node.payload())),
+        schema: fields.read("schema", report, schema),
         tools: fields
             .read("tools", report, |node, path, report| {
                 at_most(node, path, MAX_LIST, report);
@@ -92,6 +92,17 @@ fn llm(node: &Node, path: &str, report: &mut Report) -> Option<Llm> {
             .unwrap_or_default(),
         stream: fields.read("stream", report, flag).unwrap_or(false),
     })
+}
+
+/// A bound of generated tokens.
+pub(super) fn tokens(node: &Node, path: &str, report: &mut Report) -> Option<u32> {
+    // within the bounds it fits
+    integer(node, path, 1..=MAX_TOKENS, report).map(|tokens| tokens as u32)
+}
+
+/// A sampling temperature.
+pub(super) fn temperature(node: &Node, path: &str, report: &mut Report) -> Option<f64> {
+    number(node, path, 0.0..=2.0, report)
 }
 
 fn at_most(node: &Node, path: &str, most: usize, report: &mut Report) {
@@ -242,6 +253,18 @@ fn need(node: &Node, path: &str, inputs: Option<usize>, report: &mut Report) -> 
     }
 }
 
+fn each<'n>(node: &'n Node, path: &str, report: &mut Report) -> Option<Fields<'n>> {
+    if let Data::Map(entries) = &node.data
+        && let Some(entry) = entries.iter().find(|entry| entry.key == "agent")
+    {
+        let message = "an agent can't be the `do` of a map: write a task for each, or one agent that calls others by \
+                       its field `agents`";
+        report.add(join(path, "agent"), Some(entry.place), message);
+        return None;
+    }
+    Fields::of(node, path, DO, report)
+}
+
 fn map(node: &Node, path: &str, report: &mut Report) -> Option<Map> {
     let fields = Fields::of(node, path, MAP, report)?;
     let over = fields.need("over", report).filter(|(node, path)| {
@@ -261,7 +284,7 @@ fn map(node: &Node, path: &str, report: &mut Report) -> Option<Map> {
         Data::List(items) => Some(items.len()),
         _ => None,
     });
-    let each = fields.need("do", report).and_then(|(node, path)| Fields::of(node, &path, DO, report));
+    let each = fields.need("do", report).and_then(|(node, path)| each(node, &path, report));
     let each = each.map(|fields| (one_of(&fields, &["llm", "tool"], report), settings(&fields, report)));
     let at_once = fields
         .read("at_once", report, |node, path, report| integer(node, path, 1..=MAX_WIDTH.into(), report))

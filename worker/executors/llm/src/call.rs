@@ -12,7 +12,7 @@ use reqwest::Response;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
-use crate::providers::ModelRef;
+use crate::providers::{ModelRef, Named};
 use crate::report::Report;
 use crate::sse::{Decoder, SseError};
 use crate::turn::{Fault, Progress, Sink, Turn};
@@ -45,7 +45,11 @@ impl Providers {
     ) -> Result<ChatResponse, Error> {
         let started = Instant::now();
         let model = self.resolve(&request.model)?;
-        let call = Call { providers: self, model: &model, request, limits, started };
+        let (named, missing) = match model.provider.find_named() {
+            Ok(named) => (named, None),
+            Err(missing) => (Named::default(), Some(missing)),
+        };
+        let call = Call { providers: self, model: &model, request, limits, started, named, missing };
         let result = call.run(&mut on).await;
         match &result {
             Ok(response) => tracing::debug!(
@@ -68,6 +72,10 @@ struct Call<'a> {
     request: &'a ChatRequest,
     limits: Limits,
     started: Instant,
+    /// Secrets that were looked up for this call.
+    named: Named,
+    /// Where one of them should be and is not.
+    missing: Option<String>,
 }
 
 /// Passes events on and puts `FirstToken` in front of them.
@@ -88,7 +96,7 @@ struct Clock {
 impl Call<'_> {
     async fn run(&self, on: &mut Sink<'_>) -> Result<ChatResponse, Error> {
         let provider = &self.model.provider;
-        if let Some(variable) = &provider.missing_key {
+        if let Some(variable) = provider.missing_key.as_ref().or(self.missing.as_ref()) {
             let variable = variable.clone();
             return Err(self.error(Kind::MissingKey { variable }));
         }
@@ -138,6 +146,7 @@ impl Call<'_> {
             answer::check_schema(schema).map_err(|reason| invalid(&format!("output_schema: {reason}")))?;
         }
         let mut headers = self.model.provider.headers.clone();
+        headers.extend(self.named.headers.iter().cloned());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         for (name, value) in [
@@ -171,6 +180,7 @@ impl Call<'_> {
             && self.model.structured_output() == StructuredOutput::Tool)
             .then_some(wire::ANSWER);
         let mut turn = Turn::new(self.providers.bounds, answer_tool);
+        turn.keep_broken = self.request.keep_broken_calls;
         let mut stream = wire::Stream::new(self.model.provider.api);
         let mut decoder = Decoder::new(self.providers.bounds.event);
         let mut first = First { on, at: None };
@@ -331,7 +341,7 @@ impl Call<'_> {
     }
 
     fn excerpt(&self, text: &str) -> String {
-        let secrets = self.model.provider.secrets.iter().map(String::as_str);
+        let secrets = self.model.provider.secrets.iter().chain(&self.named.secrets).map(String::as_str);
         redact::excerpt(text, secrets, self.request.texts())
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// Follows the brackets of JSON text that arrives in pieces, aware of strings and escapes.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Brackets {
+pub struct Brackets {
     /// Closers still owed, innermost last.
     open: Vec<u8>,
     in_string: bool,
@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 128;
 impl Brackets {
     /// Takes the next piece. Returns the offset in `text` just after the byte that closed the
     /// outermost object or array, when this piece did so.
-    pub(crate) fn push(&mut self, text: &str) -> Option<usize> {
+    pub fn push(&mut self, text: &str) -> Option<usize> {
         for (at, byte) in text.bytes().enumerate() {
             if self.closed {
                 break;
@@ -56,7 +56,7 @@ impl Brackets {
     }
 
     /// The outermost object or array has closed.
-    pub(crate) fn closed(&self) -> bool {
+    pub fn closed(&self) -> bool {
         self.closed
     }
 }
@@ -113,8 +113,12 @@ fn pair_surrogates(text: &str) -> Option<String> {
 }
 
 /// Reads a model's answer as JSON. The flag says whether repair was needed: code fences or prose
-/// around the value removed, or its string and brackets closed.
-pub(crate) fn read_answer(text: &str) -> Result<(Value, bool), serde_json::Error> {
+/// around the value removed, its string and brackets closed, commas without a successor dropped, or
+/// control characters in its strings escaped.
+///
+/// Whether an answer that was cut may be closed is the caller's to decide: half a list passes for a
+/// whole one here.
+pub fn read_answer(text: &str) -> Result<(Value, bool), serde_json::Error> {
     let text = text.trim();
     let first = match parse(text) {
         Ok(value) => return Ok((value, false)),
@@ -125,12 +129,41 @@ pub(crate) fn read_answer(text: &str) -> Result<(Value, bool), serde_json::Error
     };
     let body = &text[start..];
     let mut brackets = Brackets::default();
-    match brackets.push(body) {
-        Some(end) => parse(&body[..end]).map(|value| (value, true)),
-        None => parse(&brackets.close(body)).map(|value| (value, true)),
+    let body = match brackets.push(body) {
+        Some(end) => body[..end].to_owned(),
+        None => brackets.close(body),
+    };
+    match parse(&body).or_else(|_| parse(&tidy(&body))) {
+        Ok(value) => Ok((value, true)),
+        // The first error names the place in the text as the model wrote it.
+        Err(_) => Err(first),
     }
-    // The first error names the place in the text as the model wrote it.
-    .map_err(|_| first)
+}
+
+/// `text` without commas before a closing bracket, and with the control characters in its strings
+/// (most often line breaks) escaped.
+fn tidy(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            ',' if !in_string && text[at + 1..].trim_start().starts_with(['}', ']']) => continue,
+            '\n' if in_string => {
+                out.push_str("\\n");
+                continue;
+            }
+            c if in_string && c.is_ascii_control() => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                continue;
+            }
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
 }
 
 impl Brackets {
@@ -190,9 +223,12 @@ mod tests {
             (r#"{"a":[1,"x\"#, true),
             (r#"{"a":[1,"x","#, true),
             ("```json\n{\"a\":[1,\"x\"\n```", true),
+            ("{\"a\":[1,\"x\" , ]\n,}", true),
         ] {
             assert_eq!(read_answer(text).unwrap(), (good.clone(), repaired), "{text}");
         }
+        let lines = r#"{"a": "1\n2	3,]\"4"}"#.replace("\\n", "\n");
+        assert_eq!(read_answer(&lines).unwrap(), (json!({"a": "1\n2\t3,]\"4"}), true));
         for text in ["", "no json", "{\"a\" 1}", "{\"a\":", "{\"a\":1,\"b"] {
             assert!(read_answer(text).is_err(), "{text}");
         }

@@ -55,6 +55,7 @@ mod wire;
 
 pub use config::{Api, Config, ModelConfig, Prices, ProviderConfig, StructuredOutput};
 pub use error::{Class, Error, Kind};
+pub use json::{Brackets, read_answer};
 pub use limits::Limits;
 pub use providers::{ModelRef, Providers};
 pub use request::{ChatRequest, Message, Metadata, Tool, ToolChoice};

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
+use trireme_secrets::SecretName;
 
 use crate::clients::Clients;
 use crate::config::{Api, BUILT_IN, Config, ModelConfig, ProviderConfig, StructuredOutput};
 use crate::limits::Bounds;
-use crate::{Error, Kind};
+use crate::{Error, Kind, Usage};
 
 const DEFAULT_IN_FLIGHT: usize = 4_096;
 const DEFAULT_CALLS_PER_CONNECTION: usize = 100;
@@ -30,6 +31,8 @@ pub(crate) struct Provider {
     pub(crate) api: Api,
     pub(crate) endpoint: Url,
     pub(crate) headers: HeaderMap,
+    /// Headers whose values each call looks up, with what stands before the secret.
+    pub(crate) named: Vec<(HeaderName, &'static str, SecretName)>,
     /// The variable that should hold the key and does not.
     pub(crate) missing_key: Option<String>,
     /// Values that must not appear in an error.
@@ -174,6 +177,11 @@ impl ModelRef {
         self.provider.missing_key.as_deref()
     }
 
+    /// What `usage` costs in millionths of a US dollar, where prices are configured.
+    pub fn cost_usd_micros(&self, usage: &Usage) -> Option<u64> {
+        self.config.prices.map(|prices| prices.cost_usd_micros(usage))
+    }
+
     pub(crate) fn structured_output(&self) -> StructuredOutput {
         self.config.structured_output.unwrap_or(self.provider.structured_output)
     }
@@ -190,15 +198,22 @@ impl Provider {
         let mut headers = HeaderMap::new();
         let mut secrets = Vec::new();
         let mut missing_key = None;
+        let mut named = Vec::new();
+        let (header, before) = match api {
+            Api::OpenAi => ("authorization", "Bearer "),
+            Api::Anthropic => ("x-api-key", ""),
+        };
         let key = config.api_key.map(|secret| (secret.resolve(env), secret));
         match key {
             Some((Some(key), _)) => {
-                let (header, value) = match api {
-                    Api::OpenAi => ("authorization", format!("Bearer {key}")),
-                    Api::Anthropic => ("x-api-key", key.clone()),
-                };
-                headers.insert(header, sensitive(&value).ok_or("api_key has bad bytes")?);
+                let value = sensitive(&format!("{before}{key}"));
+                headers.insert(header, value.ok_or("api_key has bad bytes")?);
                 secrets.push(key);
+            }
+            Some((None, secret)) if secret.named().is_some() => {
+                named.extend(
+                    secret.named().map(|name| (HeaderName::from_static(header), before, name.clone())),
+                );
             }
             Some((None, secret)) => {
                 missing_key = Some(secret.variable().unwrap_or("api_key").to_owned());
@@ -211,6 +226,10 @@ impl Provider {
         for (header, secret) in config.headers {
             let key = HeaderName::from_bytes(header.as_bytes())
                 .map_err(|_| format!("headers.{header}: not a header name"))?;
+            if let Some(name) = secret.named() {
+                named.push((key, "", name.clone()));
+                continue;
+            }
             let value = secret
                 .resolve(env)
                 .ok_or_else(|| format!("headers.{header}: {secret:?} is unset or empty"))?;
@@ -231,6 +250,7 @@ impl Provider {
             clients: Clients::new(&endpoint, proxy, max_in_flight, per_connection),
             endpoint,
             headers,
+            named,
             missing_key,
             secrets,
             structured_output: config.structured_output.unwrap_or_default(),
@@ -239,6 +259,28 @@ impl Provider {
             stream_usage: config.stream_usage.unwrap_or(true),
             in_flight: Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)),
         })
+    }
+}
+
+/// Headers of one call, and the values that must not appear in its error.
+#[derive(Default)]
+pub(crate) struct Named {
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) secrets: Vec<String>,
+}
+
+impl Provider {
+    /// Looks up the secrets that are given by name; else says where one should be.
+    pub(crate) fn find_named(&self) -> Result<Named, String> {
+        let mut found = Named::default();
+        for (header, before, name) in &self.named {
+            let value = name.find().map_err(|missing| missing.to_string())?;
+            let sent = sensitive(&format!("{before}{value}"));
+            let sent = sent.ok_or_else(|| format!("{name} has bytes that no header may have"))?;
+            found.headers.push((header.clone(), sent));
+            found.secrets.push(value);
+        }
+        Ok(found)
     }
 }
 

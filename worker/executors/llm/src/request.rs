@@ -34,6 +34,9 @@ pub struct ChatRequest {
     /// Stable key of this call, sent as `Idempotency-Key`. It must not contain the attempt, or a
     /// callee that honours it cannot recognise a repeat.
     pub idempotency_key: Option<String>,
+    /// Hand over calls whose arguments are no JSON, with the text as their arguments, instead of failing the whole
+    /// answer; for callers that check arguments and tell the model what was wrong.
+    pub keep_broken_calls: bool,
     /// Routing key for the provider's prompt cache.
     pub prompt_cache_key: Option<String>,
 }
@@ -119,6 +122,22 @@ impl ChatRequest {
             | Message::Assistant { content, .. }
             | Message::Tool { content, .. } => content.as_str(),
         }))
+    }
+}
+
+impl ChatRequest {
+    /// Bytes of what the model is shown: instructions, messages and tools.
+    pub fn prompt_bytes(&self) -> usize {
+        let json = |value: &Value| value.to_string().len();
+        let calls = self.messages.iter().flat_map(|message| match message {
+            Message::Assistant { tool_calls, .. } => &tool_calls[..],
+            Message::User { .. } | Message::Tool { .. } => &[],
+        });
+        let texts = self.texts().map(str::len);
+        let calls = calls.map(|call| call.name.len() + json(&call.arguments));
+        let tools = self.tools.iter();
+        let tools = tools.map(|tool| tool.name.len() + tool.description.len() + json(&tool.parameters));
+        texts.chain(calls).chain(tools).sum()
     }
 }
 

@@ -7,10 +7,11 @@ use std::fmt;
 
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use trireme_secrets::{Missing, SecretName};
 
-/// A secret value, written in configuration as a literal, as `${NAME}` or as `{env: NAME}`.
+/// A secret value, written in configuration as a literal, as `secret://NAME`, as `${NAME}` or as `{env: NAME}`.
 ///
-/// The two last forms are read from the environment when [`crate::Providers`] is built, so a
+/// `secret://NAME` is looked up at each call, see [`trireme_secrets`]. The two last forms are read from the environment when [`crate::Providers`] is built, so a
 /// printed configuration shows the variable's name and never its value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Source);
@@ -19,6 +20,7 @@ pub struct Secret(Source);
 enum Source {
     Literal(String),
     Env(String),
+    Named(SecretName),
 }
 
 impl Secret {
@@ -35,26 +37,44 @@ impl Secret {
     /// The environment variable that this secret comes from, if it does.
     pub fn variable(&self) -> Option<&str> {
         match &self.0 {
-            Source::Literal(_) => None,
+            Source::Literal(_) | Source::Named(_) => None,
             Source::Env(name) => Some(name),
         }
     }
 
-    /// The value; `None` when its variable is unset or blank.
+    /// The name under which it is looked up at each call, if it is.
+    pub(crate) fn named(&self) -> Option<&SecretName> {
+        match &self.0 {
+            Source::Named(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The value; `None` when it is one that calls look up, or when its variable is unset or blank.
     pub(crate) fn resolve(&self, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         let value = match &self.0 {
             Source::Literal(value) => value.clone(),
             Source::Env(name) => env(name)?,
+            Source::Named(_) => return None,
         };
         let value = value.trim();
         (!value.is_empty()).then(|| value.to_owned())
     }
 
-    fn parse(text: &str) -> Self {
-        match text.strip_prefix("${").and_then(|t| t.strip_suffix('}')) {
+    fn parse(text: &str) -> Result<Self, Missing> {
+        if let Some(named) = SecretName::parse(text) {
+            let (before, name) = named?;
+            // a header's value may begin with other words, a key not: neither may hide in front of the name
+            return if before.is_empty() {
+                Ok(Self(Source::Named(name)))
+            } else {
+                Err(Missing::Name("…".into()))
+            };
+        }
+        Ok(match text.strip_prefix("${").and_then(|t| t.strip_suffix('}')) {
             Some(name) => Self::env(name.trim()),
             None => Self::literal(text),
-        }
+        })
     }
 }
 
@@ -63,6 +83,7 @@ impl fmt::Debug for Secret {
         match &self.0 {
             Source::Literal(_) => f.write_str("[redacted]"),
             Source::Env(name) => write!(f, "${{{name}}}"),
+            Source::Named(name) => write!(f, "{name}"),
         }
     }
 }
@@ -80,12 +101,12 @@ impl<'de> Deserialize<'de> for Secret {
             type Value = Secret;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, \"${NAME}\" or {env: NAME}")
+                f.write_str("a string, \"secret://NAME\", \"${NAME}\" or {env: NAME}")
             }
 
             // Wrong types are reported without their value: it may be the key.
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
-                Ok(Secret::parse(text))
+                Secret::parse(text).map_err(E::custom)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
@@ -115,6 +136,7 @@ mod tests {
             ("\"${K}\"", Some("sk-env"), "${K}"),
             ("{\"env\":\"K\"}", Some("sk-env"), "${K}"),
             ("\"${UNSET}\"", None, "${UNSET}"),
+            ("\"secret://k-1\"", None, "secret://k-1"),
         ] {
             let secret: Secret = serde_json::from_str(json).unwrap();
             assert_eq!(secret.resolve(&env).as_deref(), value);
@@ -123,5 +145,9 @@ mod tests {
         }
         assert!(serde_json::from_str::<Secret>("{\"var\":\"K\"}").is_err());
         assert!(serde_json::from_str::<Secret>("{}").is_err());
+        for bad in ["\"secret://a/b\"", "\"sk-lit secret://a\""] {
+            let error = serde_json::from_str::<Secret>(bad).unwrap_err().to_string();
+            assert!(!error.contains("sk-lit"), "{error}");
+        }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Turn {
     /// Name of the tool that stands for structured output; its call is the answer, not a call.
     answer_tool: Option<&'static str>,
     pub(crate) answer: Option<Value>,
+    /// See [`crate::ChatRequest::keep_broken_calls`].
+    pub(crate) keep_broken: bool,
 }
 
 impl Turn {
@@ -62,6 +64,7 @@ impl Turn {
             bytes: 0,
             answer_tool,
             answer: None,
+            keep_broken: false,
         }
     }
 
@@ -106,6 +109,8 @@ impl Turn {
     ) -> bool {
         let arguments = match arguments.trim() {
             "" | "null" => Value::Object(serde_json::Map::new()),
+            // as a value the number would be another one
+            text if trireme_model::wide_integer(text).is_some() => return false,
             text => match json::parse(text) {
                 Ok(value) => value,
                 Err(_) => return false,
@@ -115,14 +120,30 @@ impl Turn {
             self.answer = Some(arguments);
             return true;
         }
-        let call = ToolCall {
-            index: self.index_of(place),
-            id: self.unique_id(id, place),
-            name: name.to_owned(),
-            arguments,
-        };
+        self.keep(place, id, name, arguments, on);
+        true
+    }
+
+    fn keep(&mut self, place: usize, id: Option<&str>, name: &str, arguments: Value, on: &mut Sink<'_>) {
+        let (index, id) = (self.index_of(place), self.unique_id(id, place));
+        let call = ToolCall { index, id, name: name.to_owned(), arguments };
         on(ChatEvent::ToolCall(&call));
         self.calls[place] = Some(call);
+    }
+
+    /// A call whose arguments never became JSON: keeps it as text, if the caller wants that.
+    pub(crate) fn keep_broken(
+        &mut self,
+        place: usize,
+        id: Option<&str>,
+        name: &str,
+        arguments: &str,
+        on: &mut Sink<'_>,
+    ) -> bool {
+        if !self.keep_broken || name.is_empty() || self.answer_tool == Some(name) {
+            return false;
+        }
+        self.keep(place, id, name, Value::String(arguments.to_owned()), on);
         true
     }
 
@@ -165,7 +186,8 @@ impl Turn {
         if !taken(&base) {
             return base;
         }
-        format!("{base}_{place}")
+        // one of these is free: there are fewer calls than numbers
+        (place..).map(|number| format!("{base}_{number}")).find(|id| !taken(id)).unwrap_or(base)
     }
 
     fn grow(&mut self, more: usize) -> Result<(), Fault> {

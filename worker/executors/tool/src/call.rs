@@ -115,6 +115,13 @@ impl CallContext {
         }
     }
 
+    /// The same context for a run that goes on from another's results: callees know its effects under `origin`.
+    #[must_use]
+    pub fn known_under(mut self, origin: &str, call: u32) -> Self {
+        self.idempotency_key = format!("{origin}/{}/{call}", self.task).into();
+        self
+    }
+
     /// The same context, stopped by `cancel`.
     #[must_use]
     pub fn with_cancel(mut self, cancel: CancellationToken) -> Self {

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use trireme_secrets::{Missing, SecretName};
 
 use crate::{AllowRule, Effect};
 
@@ -198,7 +199,8 @@ pub enum Naming {
     Plain,
 }
 
-/// A string that is never shown: its `Debug` and its serialised form are `***`.
+/// A string that is never shown: its `Debug` and its serialised form are `***`. Where it ends in `secret://NAME`, that
+/// is looked up when it is used, see [`trireme_secrets`].
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -242,6 +244,26 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Secret {
+    /// Whether it names a secret instead of being one.
+    pub(crate) fn is_named(&self) -> bool {
+        self.0.contains(trireme_secrets::SCHEME)
+    }
+
+    /// The string itself, with the secret that it names.
+    pub(crate) fn find(&self) -> Result<String, Missing> {
+        match SecretName::parse(&self.0) {
+            None => Ok(self.0.clone()),
+            Some(named) => named.and_then(|(before, name)| Ok(format!("{before}{}", name.find()?))),
+        }
+    }
+
+    /// What is wrong with the name, if it has one.
+    pub(crate) fn check_name(&self) -> Result<(), Missing> {
+        SecretName::parse(&self.0).map_or(Ok(()), |named| named.map(|_| ()))
     }
 }
 

@@ -14,7 +14,7 @@ use reqwest::{
 use serde_json::Value;
 
 use crate::{
-    CallContext, Error, Limits, Method, Tool, ToolConfig, ToolOutput, ToolSpec,
+    CallContext, Error, Limits, Method, Secret, Tool, ToolConfig, ToolOutput, ToolSpec,
     egress::{Egress, Host},
     schema::Schema,
     template::{Escape, JsonTemplate, Template, percent_encode},
@@ -31,6 +31,8 @@ pub(crate) struct HttpTool {
     /// Who chose the host: the operator when it stands literally in the URL template.
     host: Host,
     headers: HeaderMap,
+    /// Headers whose values each call looks up.
+    named: Vec<(HeaderName, Secret)>,
     /// Values that an error must not repeat.
     secrets: Vec<String>,
     query: Vec<(String, Template)>,
@@ -76,7 +78,8 @@ impl HttpTool {
             url: Template::new("url", &config.url, Escape::Url)?,
             host: if literal || config.allow_private { Host::Operator } else { Host::Stranger },
             headers: headers(config)?,
-            secrets: secrets(config),
+            named: named(config)?,
+            secrets: secrets(config.headers.values().filter(|value| !value.is_named()).map(Secret::expose)),
             query: config
                 .query
                 .iter()
@@ -113,8 +116,18 @@ impl HttpTool {
         }
     }
 
-    fn request(&self, ctx: &CallContext, args: &Value) -> Result<Request, Error> {
-        let mut headers = self.headers.clone();
+    /// The request, and what of it an error must not repeat.
+    fn request(&self, ctx: &CallContext, args: &Value) -> Result<(Request, Vec<String>), Error> {
+        let (mut headers, mut hidden) = (self.headers.clone(), self.secrets.clone());
+        for (name, secret) in &self.named {
+            let fault = |message: String| Error::Template { place: format!("headers.{name}"), message };
+            let value = secret.find().map_err(|missing| fault(missing.to_string()))?;
+            let sent = HeaderValue::from_str(&value);
+            let mut sent = sent.map_err(|_| fault("the secret has bytes that no header may have".into()))?;
+            sent.set_sensitive(true);
+            headers.insert(name.clone(), sent);
+            hidden.extend(secrets([value.as_str()].into_iter()));
+        }
         for (name, value) in [
             ("idempotency-key", &ctx.idempotency_key),
             ("x-trireme-run", &ctx.run),
@@ -133,14 +146,15 @@ impl HttpTool {
         if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        Ok(Request {
+        let request = Request {
             method: self.method.clone(),
             url: self.target(args)?,
             headers,
             body: body.map(|b| Bytes::from(b.to_string())),
             host: self.host,
             effect: self.spec.effect,
-        })
+        };
+        Ok((request, hidden))
     }
 
     fn target(&self, args: &Value) -> Result<Url, Error> {
@@ -181,12 +195,12 @@ impl Tool for HttpTool {
 
     async fn call(&self, ctx: &CallContext, args: Value) -> Result<ToolOutput, Error> {
         let args = self.schema.with_defaults(args);
-        let request = self.request(ctx, &args)?;
+        let (request, hidden) = self.request(ctx, &args)?;
         let answer = async {
             let answer = fetch::fetch(&self.egress, request, self.output_bytes).await?;
             answer.select(self.result.as_deref())
         };
-        answer.await.map_err(|error| answer::redact(error, &self.secrets))
+        answer.await.map_err(|error| answer::redact(error, &hidden))
     }
 }
 
@@ -231,7 +245,7 @@ fn method(method: Method) -> reqwest::Method {
 
 fn headers(config: &ToolConfig) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
-    for (name, value) in &config.headers {
+    for (name, value) in config.headers.iter().filter(|(_, value)| !value.is_named()) {
         let key: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
         let mut value: HeaderValue = value
             .expose()
@@ -243,9 +257,21 @@ fn headers(config: &ToolConfig) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
+/// Headers that name their secrets.
+fn named(config: &ToolConfig) -> Result<Vec<(HeaderName, Secret)>, String> {
+    let named = config.headers.iter().filter(|(_, value)| value.is_named());
+    named
+        .map(|(name, value)| {
+            value.check_name().map_err(|wrong| format!("header `{name}`: {wrong}"))?;
+            let key = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
+            Ok((key, value.clone()))
+        })
+        .collect()
+}
+
 /// Header values and their last words (`Bearer X` gives X too), unless too short to be secret.
-fn secrets(config: &ToolConfig) -> Vec<String> {
-    let values = config.headers.values().map(|v| v.expose().trim());
+fn secrets<'a>(values: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let values = values.map(str::trim);
     values
         .flat_map(|v| [Some(v), v.rsplit_once(' ').map(|(_, last)| last)])
         .flatten()

@@ -79,6 +79,20 @@ impl Builder {
     /// # Errors
     /// The first declaration that is wrong, or the first server that does not start.
     pub async fn build(self) -> Result<Tools, BuildError> {
+        let tools = self.declare()?;
+        tools.start().await?;
+        Ok(tools)
+    }
+
+    /// Checks every declaration and starts nothing.
+    ///
+    /// # Errors
+    /// The first declaration that is wrong.
+    pub fn check(self) -> Result<(), BuildError> {
+        self.declare().map(drop)
+    }
+
+    fn declare(self) -> Result<Tools, BuildError> {
         let limits = self.config.limits.clone();
         let egress = Egress::new(&self.config.egress)?;
         let mut fixed = BTreeMap::new();
@@ -107,9 +121,7 @@ impl Builder {
             let server = Server::new(&name, config, &limits);
             servers.push(server.map_err(|problem| BuildError::Mcp { name, problem })?);
         }
-        let tools = Tools { inner: Arc::new(Inner { fixed, servers, limits }) };
-        tools.start().await?;
-        Ok(tools)
+        Ok(Tools { inner: Arc::new(Inner { fixed, servers, limits }) })
     }
 }
 
@@ -146,6 +158,14 @@ impl Tools {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<dyn Tool>> {
         self.entry(name).map(|entry| entry.tool.clone())
+    }
+
+    /// The description of the tool `name`; starts the MCP server that it may belong to.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTool`], or why the server did not start.
+    pub async fn describe(&self, name: &str) -> Result<ToolSpec, Error> {
+        self.find(name).await.map(|entry| entry.tool.spec().clone())
     }
 
     /// Descriptions of all known tools, by name.
@@ -206,6 +226,14 @@ impl Tools {
                 Err(Error::Timeout { after: begun.elapsed(), effect })
             }),
         }
+    }
+
+    /// The MCP server that a tool is of; `None` for one that is of none.
+    pub fn mcp_server(&self, name: &str) -> Option<&str> {
+        if self.inner.fixed.contains_key(name) {
+            return None;
+        }
+        self.inner.servers.iter().find(|server| server.may_have(name)).map(Server::name)
     }
 
     /// Ends every MCP session and its processes; calls in flight fail. Takes at most 3 s.

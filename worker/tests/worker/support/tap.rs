@@ -11,14 +11,11 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use trireme_backend::{
-    Abort, Ack, Backend, Deliveries, Delivery, Delta, Error, Events, Health, ListQuery, Page, Recorded,
-    Swept, Watch,
-};
+use trireme_backend::{Abort, Ack, Around, Backend, Deliveries, Delivery, Delta, Error, Recorded};
 use trireme_backend_embedded::Embedded;
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, Priority, Renew, Renewed,
-    Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
+    Claim, Claimed, Complete, Completed, Extend, Extended, Fail, Failed, More, Priority, Renew, Renewed,
+    RunId, TaskId,
 };
 
 use super::within;
@@ -125,6 +122,7 @@ impl Tap {
             priority: Priority::Normal,
             published: 0,
             redelivered: false,
+            via: None,
             ack,
         };
         consumer.send(delivery).await.unwrap();
@@ -179,9 +177,9 @@ impl Tap {
 }
 
 #[async_trait]
-impl Backend for Tap {
-    async fn submit(&self, submit: Submit) -> Result<Submitted, Error> {
-        self.inner.submit(submit).await
+impl Around for Tap {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
@@ -194,7 +192,14 @@ impl Backend for Tap {
     }
 
     async fn extend(&self, extend: Extend) -> Result<Extended, Error> {
-        let (task, id) = (extend.task.to_string(), extend.start);
+        let id = match &extend.more {
+            More::Children { start, .. } => start.to_string(),
+            More::Tasks(tasks) => {
+                tasks.iter().map(|added| added.spec.id.to_string()).collect::<Vec<_>>().join(" ")
+            }
+            More::Resource(name) => name.clone(),
+        };
+        let task = extend.task.to_string();
         self.pass("extend", &task, id, self.inner.extend(extend)).await
     }
 
@@ -208,40 +213,12 @@ impl Backend for Tap {
         self.pass("fail", &task, id, self.inner.fail(fail)).await
     }
 
-    async fn cancel(&self, run: &RunId) -> Result<Cancelled, Error> {
-        self.inner.cancel(run).await
-    }
-
-    async fn sweep(&self) -> Result<Swept, Error> {
-        self.inner.sweep().await
-    }
-
     async fn append(&self, deltas: Vec<Delta>) -> Result<(), Error> {
         self.pass("append", "", deltas.len(), self.inner.append(deltas)).await
     }
 
-    async fn run(&self, run: &RunId) -> Result<Option<Run>, Error> {
-        self.inner.run(run).await
-    }
-
-    async fn summary(&self, run: &RunId) -> Result<Option<RunSummary>, Error> {
-        self.inner.summary(run).await
-    }
-
     async fn recorded(&self, run: &RunId, tasks: &[TaskId]) -> Result<Vec<Option<Recorded>>, Error> {
         self.pass("recorded", "", tasks.len(), self.inner.recorded(run, tasks)).await
-    }
-
-    async fn events(&self, run: &RunId, from: u64, limit: usize) -> Result<Option<Events>, Error> {
-        self.inner.events(run, from, limit).await
-    }
-
-    async fn list(&self, query: ListQuery) -> Result<Page, Error> {
-        self.inner.list(query).await
-    }
-
-    async fn watch(&self, run: &RunId) -> Result<Watch, Error> {
-        self.inner.watch(run).await
     }
 
     async fn consume(&self, pools: Vec<(String, usize)>) -> Result<Deliveries, Error> {
@@ -273,6 +250,7 @@ impl Backend for Tap {
                     priority: delivery.priority,
                     published: delivery.published,
                     redelivered: true,
+                    via: delivery.via.clone(),
                     ack: tap.ack(&task, Ack::none()),
                 };
                 // a closed end drops it unacked, as a broker's connection would
@@ -287,14 +265,6 @@ impl Backend for Tap {
 
     fn aborts(&self) -> broadcast::Receiver<Abort> {
         if self.mute.load(SeqCst) { self.silence.subscribe() } else { self.inner.aborts() }
-    }
-
-    async fn health(&self) -> Health {
-        self.inner.health().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }
 

@@ -45,7 +45,7 @@ local function watched(r)
 end
 
 -- Returns the reply of every batched script, packed: time, answers, hints, aborts.
-function E.flush(due_key, watch_channel, abort_channel, answers)
+function E.flush(due_key, flying_key, watch_channel, abort_channel, answers)
   local add, adds, remove, hints, aborts, woken = {}, 0, {}, {}, {}, nil
   local list = E.list
   for at = 1, #list do
@@ -69,10 +69,13 @@ function E.flush(due_key, watch_channel, abort_channel, answers)
     end
   end
   in_chunks('ZADD', due_key, add)
+  -- as in the due index: a run too many is found at its purge, a run too few would never be
+  in_chunks('ZADD', flying_key, E.off)
   for at = 1, #list do
     write_hash(list[at])
   end
   in_chunks('ZREM', due_key, remove)
+  in_chunks('ZREM', flying_key, E.landed)
   if woken then
     redis.call('PUBLISH', watch_channel, woken)
   end

@@ -1,6 +1,6 @@
 -- Where a caller's token stands. Five numbers of `usage` (or 0 for none) are booked as wasted where the attempt
 -- comes too late.
---- @include "task"
+--- @include "told"
 
 function E.book(r, at, usage)
   if usage ~= 0 then
@@ -11,23 +11,26 @@ function E.book(r, at, usage)
   end
 end
 
--- HOLDS: it holds the running task. HELD: it ended the task, or scheduled its retry, in an earlier call of the
--- same operation. Otherwise STALE, OVER or GONE. `s` is what "begin" returned.
+-- HOLDS: it holds the running task. HELD: it ended or expanded the task in an earlier call of the same operation.
+-- GONE: no such task. Otherwise what it is told, this time or again, and the time that goes with it: STALE, OVER,
+-- FAIL_RETRYING or FAIL_RELEASED. `s` is what "begin" returned.
 function E.holder(r, id, s, token, usage)
   if not s then
-    return $GONE
+    return $GONE, 0
   end
   local status, mine = s[$STATUS], s[$TOKEN] == token
-  if mine and ((status >= $SUCCEEDED and status ~= $CANCELLED) or status == $RETRYING or status == $EXPANDED) then
-    return $HELD
+  if mine and (status >= $SUCCEEDED or status == $EXPANDED) then
+    return $HELD, 0
   end
-  if E.over(r) or status == $CANCELLED or E.orphaned(r, id) then
+  local needed = not (E.over(r) or status == $CANCELLED or E.orphaned(r, id))
+  if needed and mine and status == $RUNNING then
+    return $HOLDS, 0
+  end
+  local answer, at = E.told(r, id, token)
+  if not answer then
+    answer, at = needed and $STALE or $OVER, 0
     E.book(r, $WASTED, usage)
-    return $OVER
+    E.tell(r, id, token, answer, at)
   end
-  if mine and status == $RUNNING then
-    return $HOLDS
-  end
-  E.book(r, $WASTED, usage)
-  return $STALE
+  return answer, at
 end

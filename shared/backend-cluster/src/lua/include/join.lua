@@ -14,11 +14,16 @@ function E.release(r, map)
   local s, at_once = E.state(r, map), E.spec(r, map)[$AT_ONCE]
   while s[$WIDTH] and s[$ACTIVE] < at_once and s[$NEXT_CHILD] < s[$WIDTH] do
     local child = map .. '/' .. string.format('%d', s[$NEXT_CHILD])
-    s[$NEXT_CHILD], s[$ACTIVE] = s[$NEXT_CHILD] + 1, s[$ACTIVE] + 1
+    -- a replayed run has children with results ahead of those that are still to be released
+    local ahead = s[$DONE] + s[$MISSED] + s[$ACTIVE] > s[$NEXT_CHILD] and E.field(r, 's:' .. child)
+    s[$NEXT_CHILD] = s[$NEXT_CHILD] + 1
     r.dirty[map] = s
     r.f['g:' .. child] = false
-    r.s[child] = E.fresh(0)
-    E.make_ready(r, child)
+    if not ahead then
+      s[$ACTIVE] = s[$ACTIVE] + 1
+      r.s[child] = E.fresh(0)
+      E.make_ready(r, child)
+    end
   end
 end
 
@@ -114,17 +119,23 @@ function E.drop_losers(r, id)
   if g[$INPUTS] == 0 or (g[$KIND] == $JOIN and s[$DONE] + s[$MISSED] == g[$INPUTS]) then
     return
   end
-  local inputs, open, want = cmsgpack.unpack(E.field(r, 'i:' .. id)), {}, {}
-  E.fetch_tasks(r, inputs)
-  for i = 1, #inputs do
-    if E.state(r, inputs[i])[$STATUS] < $SUCCEEDED then
-      open[#open + 1] = inputs[i]
-      want[#want + 1] = 'n:' .. inputs[i]
+  E.drop_unused(r, cmsgpack.unpack(E.field(r, 'i:' .. id)))
+end
+
+-- Cancels those of `tasks` that nobody waits for.
+function E.drop_unused(r, tasks)
+  local open, want = {}, {}
+  E.fetch_tasks(r, tasks)
+  for i = 1, #tasks do
+    if E.state(r, tasks[i])[$STATUS] < $SUCCEEDED then
+      open[#open + 1] = tasks[i]
+      want[#want + 1] = 'n:' .. tasks[i]
     end
   end
   E.fetch(r, want)
   for i = 1, #open do
-    local others, needed = cmsgpack.unpack(r.f[want[i]]), false
+    local raw, needed = r.f[want[i]], false
+    local others = raw and cmsgpack.unpack(raw) or {}
     E.fetch_tasks(r, others)
     for k = 1, #others do
       needed = needed or E.state(r, others[k])[$STATUS] < $SUCCEEDED

@@ -13,7 +13,8 @@ end
 function E.end_run(r, status, task, error, quiet)
   local m = E.change_head(r)
   m[$RUN_STATUS], m[$RUN_ENDED] = status, E.now
-  E.set_due(r, '', E.now + $RETENTION_MS)
+  E.set_due(r, '', E.now + $LINGER_MS)
+  E.lands(r)
   if status == $RUN_FAILED then
     E.put(r, 'ft', task or '')
     E.put(r, 'fe', error)
@@ -77,7 +78,7 @@ local function settle(r, id, status, degraded, error, cause, cut)
     s[$TOKEN] = ''
   end
   if error and not cause then
-    E.put(r, 'e:' .. id, error)
+    E.set(r, 'e:' .. id, error)
   end
   if degraded == 1 then
     E.change_head(r)[$RUN_DEGRADED] = 1
@@ -85,22 +86,34 @@ local function settle(r, id, status, degraded, error, cause, cut)
   if before ~= $WAITING or s[$DEADLINE] ~= 0 then
     E.set_due(r, id, 0)
   end
-  if (before == $RUNNING and cut) or (s[$ACTIVE] or 0) > 0 then
+  local good, own = status == $SUCCEEDED, E.field(r, 'g:' .. id)
+  local agent = own and string.byte(own, $KIND_BYTE) == $AGENT
+  local below = (s[$ACTIVE] or 0) > 0 or (agent and (before == $EXPANDED or E.field(r, 'y:' .. id)))
+  if (before == $RUNNING and cut) or below then
     E.abort(r, id)
   end
   log_end(r, id, status, degraded, error)
-  local good = status == $SUCCEEDED
-  local own = E.field(r, 'g:' .. id)
   if own and string.byte(own, $LAST_BYTE) == 1 then
     -- nothing can be in flight behind an output that ran, or that had all its inputs; unless this very step was
-    -- about to end it
+    -- about to end it. What an agent has added is told by its own abort
     local g = before ~= $RUNNING and E.spec(r, id)
     local whole = not g or (g[$KIND] == $JOIN and s[$DONE] == g[$INPUTS])
     whole = whole and not r.q[r.qh]
     E.end_run(r, good and $RUN_SUCCEEDED or $RUN_FAILED, cause or id, error, good and whole)
-  elseif parent then
+    return
+  end
+  E.leave_line(r, id)
+  if parent then
     E.child_ended(r, parent, good)
   else
+    local owned = own and string.byte(own, $OWNED_BYTE)
+    if agent or owned ~= $NOT_OWNED then
+      local added = E.field(r, 'y:' .. id)
+      E.drop_unused(r, added and cmsgpack.unpack(added) or {})
+    end
+    if owned == $VITAL and error and not good then
+      E.push(r, E.owner(r, id), $FAILED, 0, error, nil, true)
+    end
     local raw = E.field(r, 'n:' .. id)
     local successors = raw and cmsgpack.unpack(raw) or {}
     if raw then

@@ -1,16 +1,28 @@
 -- The start of an attempt, and what its worker needs to know.
 --- @include "settle"
 
--- The names of the fields that an assignment of `id` takes from the store besides "begin"'s. `input` is 'in', or
--- another of them where the input is known.
-function E.assignment_fields(id, input)
+-- The names of the fields that an assignment of `id` takes from the store besides "begin"'s. The run's trace goes
+-- where its input goes.
+function E.assignment_fields(id, has_input)
   local parent = E.split(id)
-  if parent then
-    return input, 'd', 'b:' .. id, 'i:' .. id, 'b:' .. parent, 'i:' .. parent, 'a:' .. id
-  elseif input == 'd' then
+  if has_input and parent then
+    return 'd', 'b:' .. id, 'i:' .. id, 'b:' .. parent, 'i:' .. parent, 'a:' .. id
+  elseif has_input then
     return 'd', 'b:' .. id, 'i:' .. id
+  elseif parent then
+    return 'in', 'tp', 'd', 'b:' .. id, 'i:' .. id, 'b:' .. parent, 'i:' .. parent, 'a:' .. id
   end
-  return input, 'd', 'b:' .. id, 'i:' .. id
+  return 'in', 'tp', 'd', 'b:' .. id, 'i:' .. id
+end
+
+-- What is left of the run's budget: tokens and millionths of a dollar, -1 where there is no limit.
+local function budget_left(r)
+  local m = E.head(r)
+  local tokens, usd = m[$BUDGET_TOKENS], m[$BUDGET_USD]
+  return {
+    tokens >= 0 and math.max(0, tokens - m[$USAGE + 1] - m[$USAGE + 2]) or -1,
+    usd >= 0 and math.max(0, usd - m[$USAGE + 4]) or -1,
+  }
 end
 
 -- What the holder of `id` needs: see `Parts` in `store/transitions.rs`. Absent parts are ''.
@@ -21,7 +33,8 @@ function E.assignment(r, id, has_input)
     id, s[$TOKEN], s[$ATTEMPT], s[$DEADLINE], s[$READY_AT], E.field(r, 'd') or '', E.raw_exec(r, id),
     E.field(r, 'b:' .. from) or '', E.field(r, 'i:' .. from) or '',
     parent and E.field(r, 'a:' .. id) or '',
-    not has_input and E.field(r, 'in') or '',
+    not has_input and E.field(r, 'in') or '', not has_input and E.field(r, 'tp') or '',
+    E.owner(r, id) and budget_left(r),
   }
 end
 

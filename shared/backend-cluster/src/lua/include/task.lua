@@ -54,8 +54,8 @@ function E.exec(r, id)
   return spec(r, E.field(r, 'g:' .. id) and 'g:' .. id or 'c:' .. E.parent(r, id))
 end
 
-function E.fresh(inputs)
-  return { $WAITING, 0, 0, 0, 0, 0, '', 0, 0, 0, 0, inputs, 0, 0, 0, '', '' }
+function E.fresh(inputs, resource)
+  return { $WAITING, 0, 0, 0, 0, 0, '', 0, 0, 0, 0, inputs, 0, 0, 0, '', '', 0, 0, resource or '' }
 end
 
 -- The state of a task as it was read; false when there is no such task. What was never written is waiting for its
@@ -82,6 +82,13 @@ function E.state(r, id)
   return s
 end
 
+-- What an earlier item of the batch has set wins.
+local function keep(f, name, value)
+  if f[name] == nil then
+    f[name] = value
+  end
+end
+
 -- Gets in one call what any step on `id` reads, and whatever `more` says; returns its state, false when there is no
 -- such task, or nil when there is no such run.
 function E.begin(r, id, ...)
@@ -92,23 +99,46 @@ function E.begin(r, id, ...)
     local names = { 'm', 's:' .. id, 'g:' .. id, 's:' .. parent, 'g:' .. parent, 'c:' .. parent, ... }
     got = redis.call('HMGET', r.key, unpack(names))
     for i = 4, #names do
-      f[names[i]] = got[i]
+      keep(f, names[i], got[i])
     end
   else
     got = redis.call('HMGET', r.key, 'm', 's:' .. id, 'g:' .. id, ...)
     for i = 1, select('#', ...) do
-      f[select(i, ...)] = got[i + 3]
+      keep(f, select(i, ...), got[i + 3])
     end
   end
   if not E.found(r, got[1]) then
     return nil
   end
-  f['g:' .. id] = got[3]
+  keep(f, 'g:' .. id, got[3])
   return E.take(r, id, got[2])
 end
 
--- Whether `id` belongs to a map that has ended: nobody needs it then.
+-- The agent that `id` belongs to, or nil.
+function E.owner(r, id)
+  local own = E.field(r, 'g:' .. id)
+  if own and string.byte(own, $OWNED_BYTE) ~= $NOT_OWNED then
+    return E.spec(r, id)[$OWNER]
+  end
+  return nil
+end
+
+-- Whether `id` belongs to a map, or to an agent at any depth, that has ended: nobody needs it then.
 function E.orphaned(r, id)
   local parent = E.parent(r, id)
-  return parent and E.state(r, parent)[$STATUS] >= $SUCCEEDED
+  if parent then
+    return E.state(r, parent)[$STATUS] >= $SUCCEEDED
+  end
+  local owner = E.owner(r, id)
+  for _ = 1, $MAX_OWNERS do
+    if not owner then
+      return false
+    end
+    E.fetch(r, { 's:' .. owner, 'g:' .. owner })
+    if E.state(r, owner)[$STATUS] >= $SUCCEEDED then
+      return true
+    end
+    owner = E.owner(r, owner)
+  end
+  return false
 end

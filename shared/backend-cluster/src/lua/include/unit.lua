@@ -1,6 +1,6 @@
 -- The unit of work: what this call has read of each run, and what it will write. All reads and decisions of all
 -- items come first, the writes last (see "flush"), so that an error on the way leaves nothing half done.
-local E = { now = 0, list = {}, due = {}, aborts = {} }
+local E = { now = 0, list = {}, due = {}, aborts = {}, off = {}, landed = {} }
 
 -- The run at place `at` of the batch.
 function E.open(at, key, log, id)
@@ -14,7 +14,7 @@ function E.open(at, key, log, id)
   return r
 end
 
--- Gets fields that no step of this call changes. False where there is none.
+-- Gets fields that steps change with "set" only. False where there is none.
 function E.fetch(r, fields)
   local f, want, n = r.f or {}, {}, 0
   r.f = f
@@ -51,6 +51,12 @@ function E.put(r, name, value)
   out[n + 1], out[n + 2] = name, value
 end
 
+-- Writes a field that later steps of this call may read.
+function E.set(r, name, value)
+  r.f[name] = value
+  E.put(r, name, value)
+end
+
 -- Takes note of the raw head of the run; says whether there is such a run.
 function E.found(r, raw)
   if r.raw == nil then
@@ -76,6 +82,39 @@ end
 function E.change_head(r)
   r.head_dirty = true
   return E.head(r)
+end
+
+-- The run's entry in the index of runs.
+function E.listed(r)
+  local m = E.head(r)
+  return m[$TENANT] .. ':' .. string.format('%014.0f', m[$RUN_CREATED]) .. ':' .. r.id
+end
+
+-- Whether the retention of an ended run goes on; somebody looks at it again when it has passed.
+function E.kept(r)
+  local m = E.head(r)
+  local till = m[$RUN_ENDED] + (m[$RUN_STATUS] == $RUN_FAILED and m[$KEEP_FAILED] or m[$KEEP])
+  if till > E.now then
+    E.set_due(r, '', till)
+    return true
+  end
+end
+
+-- From now on the run counts as under way for its API key, if it has one.
+function E.takes_off(r)
+  local key = E.head(r)[$API_KEY]
+  if key ~= '' then
+    E.off[#E.off + 1] = 0
+    E.off[#E.off + 1] = key .. ':' .. r.id
+  end
+end
+
+-- From now on it does not.
+function E.lands(r)
+  local key = E.head(r)[$API_KEY]
+  if key ~= '' then
+    E.landed[#E.landed + 1] = key .. ':' .. r.id
+  end
 end
 
 function E.log(r, kind, rest)

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use trireme_model::{
-    Budget, Claim, Complete, Exec, Extend, Fail, FailureClass, Graph, Kind, Outcome, Payload, Priority,
-    Renew, RunId, Submit, TaskId, TaskSpec, Token, Usage,
+    Budget, Caller, Claim, Complete, Exec, Extend, Fail, FailureClass, Graph, Kind, More, Outcome, Payload,
+    Priority, Renew, RunId, Submit, TaskId, TaskSpec, Token, Usage,
 };
 
 use super::{INCLUDES, all, assemble};
@@ -12,7 +12,8 @@ use crate::store::{
     packer::Packer,
     transition::{First, Transition},
     transitions::{
-        Accept, Look, OnCancel, OnClaim, OnComplete, OnExtend, OnFail, OnRenew, OnSubmit, OnSweep,
+        Accept, Look, OnCancel, OnClaim, OnComplete, OnExtend, OnFail, OnRenew, OnSubmit, OnSweep, OnWake,
+        Wake,
     },
 };
 
@@ -129,7 +130,7 @@ fn every_function_and_constant_is_there() {
         for part in text.split("E.").skip(1) {
             let name = part.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).next().unwrap();
             let called = part[name.len()..].starts_with('(');
-            let made_at_run_time = name == "epoch";
+            let made_at_run_time = ["epoch", "paused"].contains(&name);
             assert!(
                 !called || defined.contains(name) || made_at_run_time,
                 "{}: E.{name} is missing",
@@ -149,7 +150,8 @@ fn flags_fit_what_the_scripts_do() {
         let written = writes.iter().any(|command| script.text.contains(&format!("'{command}'")));
         match script.name {
             // what ends or frees something must go on in a full store
-            "complete" | "fail" | "cancel" | "renew" | "sweep" | "open" | "watch" => {
+            "announce" | "complete" | "expire" | "fail" | "cancel" | "renew" | "replayed" | "sweep"
+            | "open" | "pause" | "raise" | "wake" | "watch" => {
                 assert_eq!(flags, "allow-oom")
             }
             "peek" | "read" => assert!(flags == "no-writes" && !written, "{} reads only", script.name),
@@ -171,9 +173,11 @@ fn agrees<T: Transition>(item: &T::Item) {
     let fields = usize::from(packer.as_slice()[0] & 0x0f);
     assert_eq!(fields, T::ITEM.split(", ").count(), "fields packed for {}", script.name);
     let fixed = match T::FIRST {
-        First::Meta => vec!["meta", "due"],
-        First::Runs => vec!["runs", "due"],
-        First::Due => vec!["due"],
+        First::Meta => vec!["meta", "due", "flying"],
+        First::Runs => vec!["runs", "due", "flying"],
+        First::Due => vec!["due", "flying"],
+        First::Claim => vec!["meta", "due", "flying", "held"],
+        First::Sweep => vec!["runs", "due", "flying", "dead", "held", "meta"],
     };
     let keys: Vec<&str> = header.keys.iter().map(|(_, name)| name.as_str()).collect();
     assert_eq!(keys, fixed, "keys of {}", script.name);
@@ -201,6 +205,7 @@ fn rust_and_lua_agree_on_items() {
     };
     let spec = TaskSpec {
         id: task.clone(),
+        label: String::new(),
         exec,
         inputs: vec![],
         policy: None,
@@ -209,28 +214,32 @@ fn rust_and_lua_agree_on_items() {
     };
     let submit = Submit {
         run: run.clone(),
+        caller: Caller::default(),
         name: String::new(),
         fingerprint: String::new(),
         graph: Graph::new(vec![spec]).unwrap(),
         input: payload.clone(),
         deadline: None,
         budget: Budget::default(),
+        keep: Default::default(),
+        trace: None,
     };
-    agrees::<OnSubmit>(&Accept::new(&submit, false).unwrap());
+    agrees::<OnSubmit>(&Accept::new(&submit, false, 0).unwrap());
     agrees::<OnClaim>(&Claim { run: run.clone(), task: task.clone(), claim: "c".into(), has_input: true });
     agrees::<OnRenew>(&Renew { run: run.clone(), task: task.clone(), token: token.clone() });
     agrees::<OnExtend>(&Extend {
         run: run.clone(),
         task: task.clone(),
         token: token.clone(),
-        start: 0,
-        args: vec![payload.clone()],
+        more: More::Children { start: 0, args: vec![payload.clone()] },
     });
     agrees::<OnComplete>(&Complete {
         run: run.clone(),
         task: task.clone(),
         token: token.clone(),
         outcome: Outcome::Expanded,
+        tasks: Vec::new(),
+        first_token: None,
         usage: Usage { calls: 1, ..Usage::default() },
         next: None,
     });
@@ -245,6 +254,7 @@ fn rust_and_lua_agree_on_items() {
         usage: Usage::default(),
     });
     agrees::<OnCancel>(&run);
+    agrees::<OnWake>(&Wake { run: run.clone(), task: task.clone(), member: "tool:r:t".into() });
     agrees::<OnSweep>(&Look { run, task: Some(task) });
 }
 

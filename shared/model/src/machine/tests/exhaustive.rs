@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    Claimed, Complete, Completed, FailureClass, Kind, Need, Next, OnMiss, Outcome, Run, TaskId, TaskSpec,
-    TaskStatus, Token,
+    Added, Claimed, Complete, Completed, FailureClass, Kind, Need, Next, OnMiss, Outcome, Run, TaskId,
+    TaskSpec, TaskStatus, Token,
 };
 
 use super::world::*;
@@ -41,9 +41,13 @@ fn fingerprint(state: &State) -> u64 {
         let open = [task.due != 0, task.deadline != 0, task.degraded];
         let counts = [task.attempt, task.failures, task.lost, task.pending, task.done, task.missed];
         let group = task.group.as_ref().map(|group| (group.args.len(), group.next, group.active));
-        (id, task.status, open, counts, &task.token, &task.frozen, group).hash(&mut hasher);
-        (task.result.as_ref().map(|result| result.as_bytes()), &task.next).hash(&mut hasher);
+        (id, task.status, open, counts, &task.token, &task.frozen, group, &task.resource).hash(&mut hasher);
+        (task.result.as_ref().map(|result| result.as_bytes()), &task.next, &task.added).hash(&mut hasher);
+        for told in &task.told {
+            (&told.token, std::mem::discriminant(&told.answer)).hash(&mut hasher);
+        }
     }
+    state.world.run.lines.hash(&mut hasher);
     for held in &state.held {
         held.as_ref().map(|(task, token, _)| (task, token)).hash(&mut hasher);
     }
@@ -73,12 +77,34 @@ fn successors(state: &State) -> Vec<State> {
     for at in 0..state.zombies.len() {
         let mut then = state.clone();
         let (task, token) = then.zombies.remove(at);
-        let complete = then.world.completion(&task, &token, Outcome::Result(text("zombie")));
+        let (outcome, tasks) = told(&task).unwrap_or_else(|| (Outcome::Result(text("zombie")), Vec::new()));
+        let complete = Complete { tasks, ..then.world.completion(&task, &token, outcome) };
         then.world.complete(&complete);
         all.push(then);
     }
     all.extend(time_passes(state));
     all
+}
+
+/// How the agent `crew` hands over to its first step, that to the second, which answers.
+fn told(task: &TaskId) -> Option<(Outcome, Vec<Added>)> {
+    let turn = || {
+        let then = step("crew/1", &["crew/0/join"]);
+        vec![call("crew/0/x", &[]), gather("crew/0/join", &["crew/0/x"]), then]
+    };
+    match task.as_str() {
+        "crew" => Some((Outcome::Expanded, vec![step("crew/0", &[])])),
+        "crew/0" => Some((Outcome::Result(text("turn")), turn())),
+        "pair" => Some((Outcome::Expanded, vec![step("pair/0", &[])])),
+        "pair/0" => {
+            let calls = [touching("pair/0/x", &[], "thing"), touching("pair/0/y", &[], "thing")];
+            let rest = [gather("pair/0/join", &["pair/0/x", "pair/0/y"]), step("pair/1", &["pair/0/join"])];
+            Some((Outcome::Result(text("turn")), calls.into_iter().chain(rest).collect()))
+        }
+        "pair/1" => Some((Outcome::Answer { value: text("answer"), degraded: false }, Vec::new())),
+        "crew/1" => Some((Outcome::Answer { value: text("answer"), degraded: false }, Vec::new())),
+        _ => None,
+    }
 }
 
 /// The ways in which `worker`'s attempt can end.
@@ -91,14 +117,32 @@ fn endings(state: &State, worker: usize, held: &(TaskId, Token, Kind)) -> Vec<St
     if *kind == Kind::Map {
         let args = vec![text("x"), text("y")];
         let (run, task, token) = (done.world.run.id.clone(), task.clone(), token.clone());
-        let extend = crate::Extend { run, task, token, start: 0, args };
+        let more = crate::More::Children { start: 0, args };
+        let extend = crate::Extend { run, task, token, more };
         done.world.step(|run, now, effects| run.extend(&extend, now, effects));
         outcome = Outcome::Expanded;
+    }
+    if task.as_str() == "crew/0" {
+        // a call of this step may start before the step ends
+        done.world.add(task, token, vec![call("crew/0/x", &[])]);
+        let mut then = done.clone();
+        then.held[worker] = Some(held.clone());
+        all.push(then);
+    }
+    if task.as_str().starts_with("touch") && done.world.touch(task, token, "thing") == crate::Extended::Queued
+    {
+        all.push(done);
+        return all;
+    }
+    let mut tasks = Vec::new();
+    if let Some(told) = told(task) {
+        (outcome, tasks) = told;
     }
     for goes_on in [false, true] {
         let mut then = done.clone();
         let next = goes_on.then(|| Next { claim: format!("w{worker}"), pools: vec!["tool".into()] });
-        let complete = Complete { next, ..then.world.completion(task, token, outcome.clone()) };
+        let outcome = then.world.completion(task, token, outcome.clone());
+        let complete = Complete { next, tasks: tasks.clone(), ..outcome };
         if let Completed::Recorded { next: Some(next) } = then.world.complete(&complete) {
             then.held[worker] = Some((next.task, next.token, next.kind));
         }
@@ -146,8 +190,13 @@ fn time_passes(state: &State) -> Vec<State> {
 
 /// Searches every state; returns how many there are. A state that nothing can follow must be the end.
 fn search(tasks: Vec<TaskSpec>) -> usize {
+    search_after(tasks, 0)
+}
+
+/// The same, with so many crashes left out.
+fn search_after(tasks: Vec<TaskSpec>, crashes: u8) -> usize {
     let first =
-        State { world: World::new(tasks), held: [None, None], zombies: Vec::new(), crashes: 0, failures: 0 };
+        State { world: World::new(tasks), held: [None, None], zombies: Vec::new(), crashes, failures: 0 };
     let mut seen = HashSet::from([fingerprint(&first)]);
     let mut open = vec![first];
     while let Some(state) = open.pop() {
@@ -196,4 +245,26 @@ fn a_map_of_two() {
         let states = search(vec![map("m", &[], 1, policy(need, OnMiss::Partial, None)), tool("end", &["m"])]);
         assert!(states > 500, "{need:?}: only {states} states");
     }
+}
+
+/// Calls of an agent's turn, of which is known what they touch before they begin; without crashes, which the tasks below
+/// have, so that it stays small.
+#[test]
+fn calls_that_touch_the_same_thing() {
+    let states = search_after(vec![agent("pair"), tool("end", &["pair"])], CRASHES);
+    assert!(states > 200, "only {states} states");
+}
+
+/// Tasks that say what they touch when they run.
+#[test]
+fn tasks_that_touch_the_same_thing() {
+    let states =
+        search(vec![tool("touch-a", &[]), tool("touch-b", &[]), tool("end", &["touch-a", "touch-b"])]);
+    assert!(states > 500, "only {states} states");
+}
+
+#[test]
+fn an_agent_of_two_steps_and_a_call() {
+    let states = search(vec![agent("crew"), tool("end", &["crew"])]);
+    assert!(states > 500, "only {states} states");
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::{
-    Assignment, Budget, Cancelled, Children, Claim, Claimed, Complete, Completed, Effects, Event, Exec,
-    Extend, Extended, Fail, Failed, FailureClass, Graph, Hint, JoinPolicy, Kind, Ms, Need, Next, OnMiss,
-    Outcome, Payload, Priority, Renew, Renewed, Run, RunId, RunStatus, Submit, TaskId, TaskSpec, TaskStatus,
-    Token, Usage, What,
+    Added, Assignment, Budget, Caller, Cancelled, Children, Claim, Claimed, Complete, Completed, Effects,
+    Event, Exec, Extend, Extended, Fail, Failed, FailureClass, Graph, Hint, JoinPolicy, Kind, More, Ms, Need,
+    Next, OnMiss, Outcome, Payload, Priority, Renew, Renewed, Run, RunId, RunStatus, Site, Submit, TaskId,
+    TaskSpec, TaskStatus, Token, Usage, What,
 };
 
 pub(super) const EPOCH: &str = "e";
@@ -24,6 +24,9 @@ pub(super) struct World {
     pub(super) hints: Vec<Hint>,
     pub(super) aborts: Vec<TaskId>,
     pub(super) purged: bool,
+    pub(super) paused: BTreeSet<String>,
+    /// Tasks that wait for their pool to be resumed.
+    pub(super) held: BTreeSet<TaskId>,
     claims: u64,
 }
 
@@ -51,7 +54,29 @@ pub(super) fn exec(kind: Kind) -> Exec {
 pub(super) fn tool(task: &str, inputs: &[&str]) -> TaskSpec {
     let inputs = inputs.iter().map(|input| id(input)).collect();
     let body = Payload::from_json(Bytes::from_static(b"{}"));
-    TaskSpec { id: id(task), exec: exec(Kind::Tool), inputs, policy: None, children: None, body }
+    let label = task.to_owned();
+    TaskSpec { id: id(task), label, exec: exec(Kind::Tool), inputs, policy: None, children: None, body }
+}
+
+pub(super) fn agent(task: &str) -> TaskSpec {
+    TaskSpec { exec: exec(Kind::Agent), ..tool(task, &[]) }
+}
+
+pub(super) fn call(task: &str, inputs: &[&str]) -> Added {
+    Added { spec: tool(task, inputs), vital: false, resource: None }
+}
+
+/// A call that touches `resource`.
+pub(super) fn touching(task: &str, inputs: &[&str], resource: &str) -> Added {
+    Added { resource: Some(resource.to_owned()), ..call(task, inputs) }
+}
+
+pub(super) fn step(task: &str, inputs: &[&str]) -> Added {
+    Added { vital: true, ..call(task, inputs) }
+}
+
+pub(super) fn gather(task: &str, inputs: &[&str]) -> Added {
+    Added { spec: join(task, inputs, policy(Need::All, OnMiss::Partial, None)), vital: false, resource: None }
 }
 
 pub(super) fn policy(need: Need, on_miss: OnMiss, within: Option<Ms>) -> JoinPolicy {
@@ -70,12 +95,15 @@ pub(super) fn map(task: &str, inputs: &[&str], at_once: u32, policy: JoinPolicy)
 pub(super) fn request(tasks: Vec<TaskSpec>) -> Submit {
     Submit {
         run: RunId::new("r").unwrap(),
+        caller: Caller::default(),
         name: String::new(),
         fingerprint: "f".into(),
         graph: Graph::new(tasks).unwrap(),
         input: Payload::from_json(Bytes::from_static(b"{}")),
         deadline: None,
         budget: Budget::default(),
+        keep: Default::default(),
+        trace: None,
     }
 }
 
@@ -95,6 +123,29 @@ impl World {
             hints: Vec::new(),
             aborts: Vec::new(),
             purged: false,
+            paused: BTreeSet::new(),
+            held: BTreeSet::new(),
+            claims: 0,
+        };
+        let run = world.run.clone();
+        world.absorb(&run, effects);
+        world
+    }
+
+    /// The run that replays this one, in a world of its own.
+    pub(super) fn replayed(&self) -> Self {
+        let mut effects = Effects::default();
+        let run = self.run.replay(self.now, &mut effects).unwrap();
+        let mut world = Self {
+            run,
+            now: self.now,
+            log: Vec::new(),
+            due: BTreeMap::new(),
+            hints: Vec::new(),
+            aborts: Vec::new(),
+            purged: false,
+            paused: BTreeSet::new(),
+            held: BTreeSet::new(),
             claims: 0,
         };
         let run = world.run.clone();
@@ -114,7 +165,8 @@ impl World {
     pub(super) fn claim_as(&mut self, task: &TaskId, claim: &str) -> Claimed {
         let claim =
             Claim { run: self.run.id.clone(), task: task.clone(), claim: claim.into(), has_input: true };
-        self.step(|run, now, effects| run.claim(&claim, EPOCH, now, effects))
+        let paused = self.paused.clone();
+        self.step(|run, now, effects| run.claim(&claim, Site { epoch: EPOCH, paused: &paused }, now, effects))
     }
 
     pub(super) fn claim(&mut self, task: &str) -> Claimed {
@@ -137,13 +189,17 @@ impl World {
             task: task.clone(),
             token: token.clone(),
             outcome,
+            tasks: Vec::new(),
+            first_token: None,
             usage: Usage { calls: 1, ..Usage::default() },
             next: None,
         }
     }
 
     pub(super) fn complete(&mut self, complete: &Complete) -> Completed {
-        self.step(|run, now, effects| run.complete(complete, EPOCH, now, effects))
+        let paused = self.paused.clone();
+        let site = Site { epoch: EPOCH, paused: &paused };
+        self.step(|run, now, effects| run.complete(complete, site, now, effects))
     }
 
     pub(super) fn finish(&mut self, assignment: &Assignment, result: &str) -> Completed {
@@ -187,7 +243,22 @@ impl World {
     pub(super) fn extend(&mut self, map: &Assignment, start: u32, count: usize) -> Extended {
         let args = (0..count).map(|at| Payload::of(&(start as usize + at))).collect();
         let (task, token) = (map.task.clone(), map.token.clone());
-        let extend = Extend { run: self.run.id.clone(), task, token, start, args };
+        let more = More::Children { start, args };
+        let extend = Extend { run: self.run.id.clone(), task, token, more };
+        self.step(|run, now, effects| run.extend(&extend, now, effects))
+    }
+
+    /// Adds tasks while the attempt runs.
+    pub(super) fn add(&mut self, task: &TaskId, token: &Token, tasks: Vec<Added>) -> Extended {
+        let (run, task, token) = (self.run.id.clone(), task.clone(), token.clone());
+        let extend = Extend { run, task, token, more: More::Tasks(tasks) };
+        self.step(|run, now, effects| run.extend(&extend, now, effects))
+    }
+
+    /// The attempt is about to touch `resource`.
+    pub(super) fn touch(&mut self, task: &TaskId, token: &Token, resource: &str) -> Extended {
+        let (run, task, token) = (self.run.id.clone(), task.clone(), token.clone());
+        let extend = Extend { run, task, token, more: More::Resource(resource.to_owned()) };
         self.step(|run, now, effects| run.extend(&extend, now, effects))
     }
 
@@ -222,10 +293,20 @@ impl World {
     }
 
     pub(super) fn look(&mut self, key: &Option<TaskId>) {
+        let paused = self.paused.clone();
         self.step(|run, now, effects| match key {
             None => run.look_at_run(now, effects),
-            Some(task) => run.look_at_task(task, now, effects),
+            Some(task) => run.look_at_task(task, &paused, now, effects),
         });
+    }
+
+    /// Lets the pool's tasks start again.
+    pub(super) fn resume(&mut self, pool: &str) {
+        self.paused.remove(pool);
+        let paused = self.paused.clone();
+        for id in std::mem::take(&mut self.held) {
+            self.step(|run, now, effects| run.wake(&id, &paused, now, effects));
+        }
     }
 
     /// Lets `by` ms pass and sweeps.
@@ -265,6 +346,7 @@ impl World {
         }
         self.hints.extend(effects.hints);
         self.aborts.extend(effects.abort);
+        self.held.extend(effects.held);
         self.purged |= effects.purge;
         assert_eq!(
             effects.ended,
@@ -274,6 +356,7 @@ impl World {
         self.log.extend(effects.log);
         self.check_log();
         self.check_due();
+        self.check_lines();
         self.check_change(before);
         for (id, task) in &self.run.tasks {
             self.check_task(id, task);
@@ -302,7 +385,7 @@ impl World {
                 _ => {}
             }
         }
-        assert_eq!(self.log[0].what, What::RunStarted {});
+        assert_eq!(self.log[0].what, What::RunStarted { replay_of: self.run.id.replay_of() });
     }
 
     /// The due index that a backend keeps is what the tasks say.
@@ -316,10 +399,42 @@ impl World {
         assert_eq!(self.due, said, "the due index differs from the tasks");
     }
 
+    /// At most one task of a live run is at work on a resource: the first in its line. Whoever waits for one stands in
+    /// its line.
+    fn check_lines(&self) {
+        use TaskStatus::*;
+        let live = |id: &&TaskId| !self.run.orphaned(id);
+        for (resource, line) in self.run.lines.iter().filter(|_| !self.run.status.terminal()) {
+            let statuses: Vec<TaskStatus> =
+                line.iter().filter(live).map(|id| self.run.tasks[id].status).collect();
+            assert!(!line.is_empty(), "an empty line for {resource}");
+            for (at, status) in statuses.iter().enumerate() {
+                let fits = matches!(status, Ready | Running | Retrying);
+                assert!(fits == (at == 0 && live(&&line[0])), "{resource}: {line:?} are {statuses:?}");
+            }
+            assert!(BTreeSet::from_iter(line).len() == line.len(), "{resource}: {line:?}");
+        }
+        for (id, task) in self.run.tasks.iter().filter(|(id, task)| task.queued() && live(id)) {
+            let line = task.resource.as_ref().and_then(|resource| self.run.lines.get(resource));
+            let stands = line.is_some_and(|line| line.contains(id));
+            assert!(stands || self.run.status.terminal(), "{id} waits for a resource in no line");
+        }
+        for (id, task) in &self.run.tasks {
+            let Some(resource) = task.resource.as_ref().filter(|_| live(&id)) else { continue };
+            let first = self.run.lines.get(resource).and_then(|line| line.first());
+            if matches!(task.status, Ready | Running | Retrying) && !self.run.status.terminal() {
+                assert_eq!(first, Some(id), "{id} is at work on {resource} out of line");
+            }
+        }
+    }
+
     /// What has ended stays as it is.
     fn check_change(&self, before: &Run) {
         for (id, was) in before.tasks.iter().filter(|(_, task)| task.status.terminal()) {
-            assert_eq!(&self.run.tasks[id], was, "{id} changed after its end");
+            // but for tasks that are added behind it, and what attempts that come too late are told
+            let (successors, opens, told) = (was.successors.clone(), was.opens.clone(), was.told.clone());
+            let now = crate::Task { successors, opens, told, ..self.run.tasks[id].clone() };
+            assert_eq!(&now, was, "{id} changed after its end");
         }
         if before.status.terminal() {
             let kept = |run: &Run| (run.status, run.ended, run.usage, run.failure.clone(), run.degraded);
@@ -351,9 +466,12 @@ impl World {
         {
             assert!(group.active <= children.at_once, "{id}: {} at once", group.active);
             assert!(group.next as usize <= group.args.len());
+            // a replay has children with results ahead of those that are still to be released
+            let ahead = (group.next..group.args.len() as u32)
+                .filter(|index| self.run.tasks.contains_key(&id.child(*index)));
             assert_eq!(
                 task.done + task.missed + group.active,
-                group.next,
+                group.next + ahead.count() as u32,
                 "{id}: a child is not accounted for"
             );
         }
@@ -413,13 +531,31 @@ impl World {
                         self.extend(&attempt, width, 3);
                         self.expanded(&attempt);
                     }
+                    _ if attempt.kind == Kind::Agent => {
+                        let tasks = vec![step(&format!("{task}/last"), &[])];
+                        let complete = self.completion(&task, &attempt.token, Outcome::Expanded);
+                        self.complete(&Complete { tasks, ..complete });
+                    }
+                    _ if attempt.left.is_some() => {
+                        let outcome = Outcome::Answer { value: text("answer"), degraded: false };
+                        self.complete(&self.completion(&task, &attempt.token, outcome));
+                    }
                     _ => {
                         self.finish(&attempt, "done");
                     }
                 }
             }
             if !self.run.status.terminal() && idle {
-                let next = *self.due.values().min().expect("nothing is due and nothing is ready");
+                let Some(next) = self.due.values().min().copied() else {
+                    // an agent of which nobody answers any more
+                    let waits = |task: &crate::Task| {
+                        let agent = task.spec.as_ref().is_some_and(|spec| spec.exec.kind == Kind::Agent);
+                        task.status == TaskStatus::Expanded && agent
+                    };
+                    assert!(self.run.tasks.values().any(waits), "nothing is due and nothing is ready");
+                    self.cancel();
+                    return;
+                };
                 self.now = self.now.max(next);
                 self.sweep();
             }

@@ -21,14 +21,12 @@ pub(crate) struct Body<'a> {
     model: &'a str,
     max_tokens: u32,
     stream: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache_control: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<WireTool<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<String>,
+    system: Option<Value>,
     messages: Vec<WireMessage<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<Value>,
@@ -53,8 +51,17 @@ struct WireMessage<'a> {
 }
 
 #[derive(Serialize)]
+struct Block<'a> {
+    #[serde(flatten)]
+    content: Content<'a>,
+    /// The prompt up to and with this block is to be cached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<Value>,
+}
+
+#[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
+enum Content<'a> {
     Text {
         text: &'a str,
     },
@@ -90,15 +97,23 @@ impl<'a> Body<'a> {
             description: "Gives the final answer.",
             input_schema: schema,
         }));
+        let cached = request.prompt_cache_key.is_some();
+        let mut messages = messages(&request.messages);
+        if cached {
+            mark(&mut messages);
+        }
+        let system = system(request, output).filter(|text| !text.is_empty());
         Self {
             model: &model.name,
             max_tokens: request.max_tokens.or(model.config.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
             stream: true,
-            cache_control: request.prompt_cache_key.as_ref().map(|_| json!({"type": "ephemeral"})),
             tool_choice: tool_choice(request, answer_tool.is_some()).filter(|_| !tools.is_empty()),
             tools,
-            system: system(request, output).filter(|text| !text.is_empty()),
-            messages: messages(&request.messages),
+            system: system.map(|text| match cached {
+                true => json!([{"type": "text", "text": text, "cache_control": breakpoint()}]),
+                false => json!(text),
+            }),
+            messages,
             output_config: schema
                 .filter(|_| output == StructuredOutput::JsonSchema)
                 .map(|schema| json!({"format": {"type": "json_schema", "schema": schema}})),
@@ -110,8 +125,10 @@ impl<'a> Body<'a> {
 
 fn tool_choice(request: &ChatRequest, answer_tool: bool) -> Option<Value> {
     let mut choice = match &request.tool_choice {
-        // With other tools on offer the model may use those first.
-        _ if answer_tool && !request.tools.is_empty() => json!({"type": "any"}),
+        // With other tools on offer the model may use those first, unless it may use none.
+        choice if answer_tool && !request.tools.is_empty() && *choice != ToolChoice::None => {
+            json!({"type": "any"})
+        }
         _ if answer_tool => json!({"type": "tool", "name": ANSWER}),
         ToolChoice::Auto if request.parallel_tool_calls.is_none() => return None,
         ToolChoice::Auto => json!({"type": "auto"}),
@@ -125,6 +142,23 @@ fn tool_choice(request: &ChatRequest, answer_tool: bool) -> Option<Value> {
     Some(choice)
 }
 
+fn breakpoint() -> Value {
+    json!({"type": "ephemeral"})
+}
+
+/// Where a conversation is cached, next to its system prompt; the API takes four such places in all. The first
+/// message and the last one; and the one that was the last when the turn before was asked for, because a reader looks
+/// back only 20 blocks from a place, and the results of a wide turn are more.
+fn mark(messages: &mut [WireMessage<'_>]) {
+    let Some(last) = messages.len().checked_sub(1) else { return };
+    let turn = messages.iter().rposition(|message| message.role == "assistant");
+    for at in [Some(0), Some(last), turn.and_then(|turn| turn.checked_sub(1))].into_iter().flatten() {
+        if let Some(block) = messages[at].content.last_mut() {
+            block.cache_control = Some(breakpoint());
+        }
+    }
+}
+
 /// The results of one turn's tool calls must stand in one user message, right after that turn.
 fn messages(messages: &[Message]) -> Vec<WireMessage<'_>> {
     let mut out: Vec<WireMessage<'_>> = Vec::with_capacity(messages.len());
@@ -132,12 +166,12 @@ fn messages(messages: &[Message]) -> Vec<WireMessage<'_>> {
     for message in messages {
         let is_tool = matches!(message, Message::Tool { .. });
         let (role, content) = match message {
-            Message::User { content } => ("user", vec![Block::Text { text: content }]),
+            Message::User { content } => ("user", vec![Content::Text { text: content }]),
             Message::Assistant { content, tool_calls } => {
                 // Empty text blocks are refused.
                 let text = Some(content.as_str()).filter(|text| !text.is_empty());
-                let text = text.map(|text| Block::Text { text });
-                let calls = tool_calls.iter().map(|call| Block::ToolUse {
+                let text = text.map(|text| Content::Text { text });
+                let calls = tool_calls.iter().map(|call| Content::ToolUse {
                     id: &call.id,
                     name: &call.name,
                     input: &call.arguments,
@@ -145,10 +179,12 @@ fn messages(messages: &[Message]) -> Vec<WireMessage<'_>> {
                 ("assistant", text.into_iter().chain(calls).collect())
             }
             Message::Tool { tool_call_id, content, is_error } => {
-                let result = Block::ToolResult { tool_use_id: tool_call_id, content, is_error: *is_error };
+                let result = Content::ToolResult { tool_use_id: tool_call_id, content, is_error: *is_error };
                 ("user", vec![result])
             }
         };
+        let content: Vec<_> =
+            content.into_iter().map(|content| Block { content, cache_control: None }).collect();
         match out.last_mut() {
             Some(last) if is_tool && after_tool => last.content.extend(content),
             _ => out.push(WireMessage { role, content }),

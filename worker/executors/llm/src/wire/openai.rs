@@ -73,8 +73,10 @@ impl<'a> Body<'a> {
         let mut tools: Vec<_> = request.tools.iter().map(WireTool::of).collect();
         tools.extend(answer_tool.map(WireTool::answer));
         let tool_choice = match (&request.tool_choice, answer_tool) {
-            // With other tools on offer the model may use those first.
-            (_, Some(_)) if !request.tools.is_empty() => Some(json!("required")),
+            // With other tools on offer the model may use those first, unless it may use none.
+            (choice, Some(_)) if !request.tools.is_empty() && *choice != ToolChoice::None => {
+                Some(json!("required"))
+            }
             (_, Some(_)) => Some(json!({"type": "function", "function": {"name": ANSWER}})),
             _ if tools.is_empty() => None,
             (ToolChoice::Auto, None) => None,

@@ -71,6 +71,10 @@ fn failure(request: &Request, error: &reqwest::Error) -> Error {
         return refused;
     }
     let (target, message) = (egress::shown(&request.url), causes(error));
+    if error.is_builder() || error.is_request() && message.contains("valid Uri") {
+        // nothing was sent and nothing will ever be, for example because the URL is too long
+        return Error::Failed { message: format!("the request to {target} can't be made: {message}") };
+    }
     if error.is_connect() {
         return Error::Unreachable { target, message };
     }

@@ -55,7 +55,9 @@ impl Process {
                 command.env(name, value);
             }
         }
-        command.envs(config.env.iter().map(|(name, value)| (name, value.expose())));
+        for (name, value) in &config.env {
+            command.env(name, value.find().map_err(|missing| format!("env.{name}: {missing}"))?);
+        }
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("cannot run `{}`: {e}", config.command))?;

@@ -124,8 +124,8 @@ fn transport_config(
     let mut headers = HashMap::new();
     for (name, value) in &http.headers {
         let key = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
-        let value =
-            value.expose().parse().map_err(|_| format!("the value of header `{name}` is not allowed"))?;
+        let value = value.find().map_err(|missing| format!("header `{name}`: {missing}"))?;
+        let value = value.parse().map_err(|_| format!("the value of header `{name}` is not allowed"))?;
         headers.insert(key, value);
     }
     let mut config = StreamableHttpClientTransportConfig::with_uri(http.url.as_str())

@@ -47,8 +47,8 @@ pub fn node() -> String {
 }
 
 fn tools() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).unwrap();
-    let dir = root.join(".tools");
+    let mut roots = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let dir = roots.find(|dir| dir.join("Cargo.lock").exists()).unwrap().join(".tools");
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }

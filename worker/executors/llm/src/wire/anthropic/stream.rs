@@ -196,7 +196,9 @@ impl Stream {
         } else {
             &block.arguments
         };
-        if !turn.close_call(block.place, Some(&block.id), &block.name, arguments, on) {
+        if !turn.close_call(block.place, Some(&block.id), &block.name, arguments, on)
+            && !turn.keep_broken(block.place, Some(&block.id), &block.name, arguments, on)
+        {
             self.broken.get_or_insert(block.name);
         }
     }

@@ -153,25 +153,25 @@ fn request_body() {
     request.parallel_tool_calls = Some(false);
     request.stop = vec!["END".into()];
     request.prompt_cache_key = Some("k".into());
+    let mark = json!({"type": "ephemeral"});
     assert_eq!(
         body(None, &request),
         json!({
             "model": "claude",
             "max_tokens": 4096,
             "stream": true,
-            "cache_control": {"type": "ephemeral"},
             "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
             "tool_choice": {"type": "auto", "disable_parallel_tool_use": true},
-            "system": "be brief",
+            "system": [{"type": "text", "text": "be brief", "cache_control": mark}],
             "messages": [
-                {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+                {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": mark}]},
                 {"role": "assistant", "content": [
                     {"type": "tool_use", "id": "a", "name": "f", "input": {}},
                     {"type": "tool_use", "id": "b", "name": "f", "input": {}}]},
                 {"role": "user", "content": [
                     {"type": "tool_result", "tool_use_id": "a", "content": "1"},
                     {"type": "tool_result", "tool_use_id": "b", "content": "boom", "is_error": true}]},
-                {"role": "user", "content": [{"type": "text", "text": "go on"}]},
+                {"role": "user", "content": [{"type": "text", "text": "go on", "cache_control": mark}]},
             ],
             "stop_sequences": ["END"],
         })
@@ -190,4 +190,21 @@ fn a_schema_is_sent_as_asked() {
     assert_eq!(tool["tool_choice"], json!({"type": "tool", "name": ANSWER}));
     assert_eq!(tool["tools"][0]["input_schema"], schema);
     assert_eq!(tool.get("output_config"), None);
+}
+
+#[test]
+fn at_most_four_places_are_cached_and_the_turn_before_is_one() {
+    let call = ToolCall { index: 0, id: "a".into(), name: "f".into(), arguments: json!({}) };
+    let mut request = ChatRequest::new("", "hi");
+    request.system = Some("be brief".into());
+    request.prompt_cache_key = Some("k".into());
+    for _ in 0..3 {
+        request.messages.push(Message::assistant("", vec![call.clone()]));
+        request.messages.push(Message::tool("a", "1"));
+    }
+    let body = body(None, &request);
+    assert_eq!(body.to_string().matches("cache_control").count(), 4);
+    for at in [0, 4, 6] {
+        assert_eq!(body["messages"][at]["content"][0]["cache_control"]["type"], "ephemeral", "message {at}");
+    }
 }

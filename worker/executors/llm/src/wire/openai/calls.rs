@@ -101,7 +101,10 @@ impl Calls {
             if slot.name.is_empty() {
                 return Err(Fault::Invalid("a tool call without a name".into()));
             }
-            if !slot.done && !slot.close(turn, on) {
+            let kept = |slot: &Slot, turn: &mut Turn, on: &mut Sink<'_>| {
+                turn.keep_broken(slot.place, slot.id.as_deref(), &slot.name, &slot.arguments, on)
+            };
+            if !slot.done && !slot.close(turn, on) && !kept(slot, turn, on) {
                 return Err(bad_arguments(&slot.name, turn));
             }
         }
