@@ -25,7 +25,7 @@ use crate::{attempt::kind_name, leases::Stop, outcome::Ended};
 
 /// How an attempt came about.
 pub(crate) struct Cause {
-    /// The queue and header of the message.
+    /// The queue and trace context of the message.
     via: Option<trireme_backend::Via>,
     redelivered: bool,
     /// When the message was published, in ms since the Unix epoch; 0 for none.
@@ -83,7 +83,7 @@ impl Spans {
         };
         if let Some(via) = &cause.via {
             attempt.set("messaging.destination.name", &*via.queue);
-            // a header of another trace is a mistake or a forgery
+            // a context of another trace is a mistake or a forgery
             if let Some(sent) = via.trace.filter(|sent| sent.id == group.trace().id) {
                 attempt.link(&sent);
             }

@@ -20,6 +20,8 @@ use crate::support::{
 const AT_ONCE: usize = 8;
 /// A lease, what the lost attempts did, and patience for a loaded machine.
 const RECOVERED: Duration = Duration::from_secs(60);
+/// All of a visit, whose parts are bounded by [`RECOVERED`] or [`SOON`] where they have an answer to wait for.
+const VISITED: Duration = Duration::from_secs(300);
 /// The transitions that a coordinator makes; workers make the others.
 const OF_COORDINATOR: [&str; 12] = [
     "admit", "cancel", "expire", "pause", "peek", "read", "replay", "replayed", "submit", "sweep", "wake",
@@ -67,7 +69,7 @@ async fn every_crash_point_is_survived() {
         let (turns, expected) = (turns.clone(), expected.clone());
         let visit = tokio::spawn(async move {
             let _turn = turns.acquire().await.unwrap();
-            visit(point, &expected).await;
+            tokio::time::timeout(VISITED, visit(point, &expected)).await.expect("a visit ends");
         });
         visits.push((point, visit));
     }

@@ -3,7 +3,10 @@
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
 use trireme_test_servers::free_port;
 
 use crate::support::{
@@ -57,13 +60,19 @@ async fn member(fleet: &Fleet, name: &str, tap: &Tap) -> Member {
 
 /// All spans of the trace, once the run's own is among them and none lacks its parent.
 async fn tree(taps: &[&Tap], trace: &str, outside: &str) -> Vec<Span> {
-    eventually("the tree is complete", SOON, || async {
+    let end = Instant::now() + SOON;
+    loop {
         let spans: Vec<Span> =
             taps.iter().flat_map(|tap| tap.spans()).filter(|span| span.trace() == trace).collect();
         let whole = spans.iter().any(|span| span.name() == "invoke_workflow audit");
-        (whole && orphans(&spans, outside).is_empty()).then_some(spans)
-    })
-    .await
+        let lost = orphans(&spans, outside);
+        if whole && lost.is_empty() {
+            return spans;
+        }
+        let names: Vec<&str> = spans.iter().map(Span::name).collect();
+        assert!(Instant::now() < end, "the tree is not complete: {names:?}, without a parent: {lost:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn named<'a>(spans: &'a [Span], start: &str) -> Vec<&'a Span> {
@@ -212,7 +221,9 @@ async fn content_stands_on_spans_where_it_is_asked_for() {
         .env("TRIREME__TELEMETRY__CONTENT", "true")
         .env("TRIREME__TELEMETRY__OTLP__ENDPOINT", &tap.endpoint)
         .env("TRACEPARENT", format!("00-{TRACE}-{CALLER}-01"));
-    finish_with(command, SPEC.as_bytes()).await.expect(0, &[]);
+    let ended = finish_with(command, SPEC.as_bytes()).await;
+    ended.expect(0, &[]);
+    eprintln!("{}", ended.err);
     // it has sent everything before it ended
     let spans = tree(&[&tap], TRACE, CALLER).await;
     let chats = named(&spans, "chat ");

@@ -183,6 +183,7 @@ fn script(id: &str, goal: &str, steps: Vec<Step>, answer: &str) -> Script {
         answer: format!("{{{{ prose(goal, {}) }}}}\nANSWER: {answer}", calibration::REASONING_TOKENS),
         // A model that is given a schema fills it in and says nothing else.
         json: Some(json!({"answer": answer})),
+        needs: 0,
         stuck: None,
     }
 }

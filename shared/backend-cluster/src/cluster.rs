@@ -241,7 +241,7 @@ impl Publisher {
             let mut message = broker::Hint::new(shard, hint.run.as_str(), hint.task.as_str(), now);
             if let Some(spans) = &mut spans {
                 let queue = broker::queue_text(&self.prefix, &hint.pool, priority(hint.priority));
-                message.trace = spans.header(&self.traces, &self.known, &hint.run, &queue);
+                message.trace = spans.context(&self.traces, &self.known, &hint.run, &queue);
             }
             queues.entry((hint.pool, hint.priority)).or_default().push(message);
         }

@@ -1,7 +1,7 @@
 //! Spans of publishing, and the traces of runs as far as this process knows them.
 //!
 //! A hint says nothing of a trace, so that whoever publishes one looks here; where nothing is found (a sweep that
-//! repeats a lost hint, say), the message has no header, which costs one link between two spans: the run's trace
+//! repeats a lost hint, say), the message has no trace context, which costs one link between two spans: the run's trace
 //! itself comes from the store, with the claim.
 
 use std::{
@@ -61,8 +61,8 @@ impl std::fmt::Debug for Known {
 }
 
 impl Publishes {
-    /// What the header of a message of `run` to `queue` says.
-    pub(crate) fn header(
+    /// The trace context of a message of `run` to `queue`.
+    pub(crate) fn context(
         &mut self,
         traces: &Traces,
         known: &Known,
@@ -78,9 +78,9 @@ impl Publishes {
         let group = traces.group(known.get(run).as_ref())?;
         let name = format!("publish {queue}");
         let span = group.open(SpanKind::Producer, name, run_span(run));
-        let header = Trace { parent: span.id(), ..*group.trace() };
+        let context = Trace { parent: span.id(), ..*group.trace() };
         self.0.push(Publish { run: run.clone(), queue: queue.to_owned(), count: 1, group, span });
-        Some(header)
+        Some(context)
     }
 
     /// Sends the spans.

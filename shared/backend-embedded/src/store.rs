@@ -72,6 +72,7 @@ impl Inner {
             shard.grow(run, bytes);
             self.bytes.fetch_add(bytes, Relaxed);
         }
+        self.list(run, &effects);
         drop(shard);
         self.emit(run, effects, now);
         answer
@@ -101,18 +102,24 @@ impl Inner {
         }
     }
 
+    /// Lists a run that has ended for [`Backend::ended`], while its shard is locked: whoever has seen its end finds it.
+    fn list(&self, run: &RunId, effects: &Effects) {
+        if !effects.ended {
+            return;
+        }
+        let mut ended = lock(&self.ended);
+        if ended.len() >= ENDED {
+            ended.pop_front();
+        }
+        ended.push_back(run.clone());
+    }
+
     /// What leaves the store: a crash before this line loses hints only, and the sweep repeats those.
     fn emit(&self, run: &RunId, effects: Effects, now: Ms) {
         if !effects.hints.is_empty() {
             self.queues.publish(effects.hints, now);
         }
         if effects.ended {
-            let mut ended = lock(&self.ended);
-            if ended.len() >= ENDED {
-                ended.pop_front();
-            }
-            ended.push_back(run.clone());
-            drop(ended);
             // without receivers there is nobody to tell
             let _ = self.aborts.send(Abort { run: run.clone(), task: None });
         }
@@ -143,6 +150,7 @@ impl Inner {
             for (run, task) in shard.take_woken(&paused, SWEEP_CHUNK) {
                 let mut effects = Effects::default();
                 shard.step(&run, &mut effects, |run, effects| run.wake(&task, &paused, now, effects));
+                self.list(&run, &effects);
                 swept.hints += effects.hints.len();
                 looked += 1;
                 emits.push((run, effects));
@@ -155,6 +163,7 @@ impl Inner {
                     Some(task) => run.look_at_task(task, &paused, now, effects),
                 });
                 self.land(step.and_then(|(_, landed)| landed));
+                self.list(&run, &effects);
                 looked += 1;
                 if shard.next_due(now).is_some_and(|next| next == (run.clone(), task.clone())) {
                     // nothing moved it: it must not hold up what is behind it
@@ -223,6 +232,7 @@ impl Backend for Embedded {
         let bytes = shard.submit(submit, now, &mut effects);
         lock(&store.by_age).insert(place);
         store.bytes.fetch_add(bytes, Relaxed);
+        store.list(&id, &effects);
         drop(shard);
         store.emit(&id, effects, now);
         Ok(Submitted::Created)
@@ -324,6 +334,7 @@ impl Backend for Embedded {
             // whoever may replay is not held to the key's quota
             store.take_off(&Caller { tenant: old.tenant, key: old.key, in_flight: None });
             store.bytes.fetch_add(bytes, Relaxed);
+            store.list(&again, &effects);
         }
         drop(shard);
         store.shard(id).replayed(id);

@@ -7,7 +7,7 @@ use trireme_backend::{Backend, Deliveries, Delivery, Delta, Error};
 use trireme_backend_embedded::{Clock, Config, Embedded, Hand};
 use trireme_model::{
     Added, Budget, Caller, Claim, Claimed, Complete, Exec, Extend, Extended, Graph, Kind, More, Outcome,
-    Payload, Priority, RunId, Submit, Submitted, TaskId, TaskSpec, Usage,
+    Payload, Priority, RunId, RunStatus, Submit, Submitted, TaskId, TaskSpec, Trace, Usage,
     limits::{REPUBLISH_MS, RETENTION_MS},
 };
 
@@ -166,4 +166,24 @@ async fn what_attempts_add_is_bounded_and_comes_back() {
     hand.advance(RETENTION_MS);
     sweep(&store).await;
     store.submit(request("three", &"x".repeat(900))).await.unwrap();
+}
+
+/// A command that ends with its run looks once more for what to tell of, and then never again.
+#[test]
+fn whoever_has_seen_a_run_end_finds_it_among_the_ended() {
+    use futures::executor::block_on;
+    let (store, _) = store(Config::default());
+    let trace = Some(Trace { id: 1, parent: 2, sampled: true });
+    for at in 0..2_000 {
+        let run = RunId::new(format!("r{at}")).unwrap();
+        block_on(store.submit(Submit { trace, ..request(run.as_str(), "") })).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| block_on(store.cancel(&run)).unwrap());
+            while block_on(store.run(&run)).unwrap().unwrap().status == RunStatus::Running {
+                std::hint::spin_loop();
+            }
+            let ended = block_on(store.ended()).unwrap();
+            assert_eq!(ended.runs.iter().map(|ending| &ending.run).collect::<Vec<_>>(), [&run]);
+        });
+    }
 }

@@ -30,7 +30,7 @@ pub struct Delivery {
 pub struct Via {
     /// The queue's name.
     pub queue: String,
-    /// The span that published it, as the message's header says.
+    /// The span that published it, as the message's trace context says.
     pub trace: Option<Trace>,
 }
 

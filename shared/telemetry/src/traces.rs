@@ -23,7 +23,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     queue: Arc<Queue>,
     sampler: Sampler,
     limit: Option<Limit>,
+    /// Runs that the limit left untraced.
+    limited: IntCounter,
     content: bool,
     stop: CancellationToken,
 }
@@ -91,8 +93,11 @@ impl Traces {
     pub fn start(config: &Config, service: &'static str, registry: &Registry) -> Result<Self, Invalid> {
         config.check()?;
         let queue = Arc::new(Queue::default());
-        let counters = export::Counters::register(registry, queue.clone())
-            .map_err(|error| Invalid(format!("metrics: {error}")))?;
+        let unregistered = |error| Invalid(format!("metrics: {error}"));
+        let counters = export::Counters::register(registry, queue.clone()).map_err(unregistered)?;
+        let about = "Runs that are not traced because more began in a second than telemetry.otlp.per_second.";
+        let limited = IntCounter::new("trireme_trace_limited_runs_total", about).map_err(unregistered)?;
+        registry.register(Box::new(limited.clone())).map_err(unregistered)?;
         let plan = match config.plan(service, |name| std::env::var(name).ok()) {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(Self::default()),
@@ -108,7 +113,7 @@ impl Traces {
         let limit = plan.per_second.map(Limit::new);
         export::start(plan, queue.clone(), counters, stop.clone())?;
         tracing::info!(endpoint = config::shown(&endpoint), "sending traces");
-        Ok(Self(Some(Arc::new(Inner { queue, sampler, limit, content: config.content, stop }))))
+        Ok(Self(Some(Arc::new(Inner { queue, sampler, limit, limited, content: config.content, stop }))))
     }
 
     /// Whether spans go anywhere.
@@ -131,6 +136,9 @@ impl Traces {
                 let trace = inner.sampler.decide(given)?;
                 let over =
                     given.is_none() && inner.limit.as_ref().is_some_and(|limit| !limit.take(Instant::now()));
+                if over {
+                    inner.limited.inc();
+                }
                 (!over).then_some(trace)
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use trireme_simulator::scenario::{TextMatch, ToolResponse, ToolRule, ToolWhen};
+use trireme_simulator::scenario::{Script, TextMatch, ToolResponse, ToolRule, ToolWhen};
 
 use super::{Item, Known, Random, Suite, ToolDef, name, script, step, text, tool};
 use crate::agents::calibration;
@@ -15,6 +15,8 @@ const SOURCES: [&str; 5] = ["almanac", "archive", "census", "gazette", "registry
 /// How long the product waits for the calls of (f) before it answers from the others: four of five sources settle a
 /// median, and a usual search takes longer than this one time in fifty.
 const WITHIN: Duration = Duration::from_millis(1600);
+/// Results of (f) from which its answer follows, one of them being wrong.
+const SUFFICE: usize = 3;
 
 /// A fact: what a search for `q` finds, from 100 to 999 with one decimal.
 fn fact(random: &mut Random) -> f64 {
@@ -164,8 +166,8 @@ pub(super) fn combine(count: usize, random: &mut Random, speed: f64) -> Suite {
     suite
 }
 
-/// (f) The median of five sources. One is wrong, another one takes ten times as long; whichever four have answered,
-/// their upper median is the value that most sources give.
+/// (f) The median of five sources. One is wrong, another one takes ten times as long; whichever three have answered, or
+/// more, their upper median is the value that most sources give. A model that has fewer asks for another plan, if it may.
 pub(super) fn sources(count: usize, random: &mut Random, speed: f64) -> Suite {
     let mut facts = Map::new();
     // Which entities each source is slow at.
@@ -186,7 +188,7 @@ pub(super) fn sources(count: usize, random: &mut Random, speed: f64) -> Suite {
         let goal = format!("What do most of the five sources give as the area of {name}?");
         let id = format!("f-{at:03}");
         let steps = SOURCES.map(|source| step(source, source, json!({"q": name})));
-        let script = script(&id, &goal, steps.into(), MEDIAN);
+        let script = Script { needs: SUFFICE, ..script(&id, &goal, steps.into(), MEDIAN) };
         Item { id, goal, known: Known::Number(value), script }
     });
     let items: Vec<Item> = items.collect();

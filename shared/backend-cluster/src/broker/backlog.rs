@@ -13,7 +13,7 @@ use trireme_model::Trace;
 pub(super) struct Outgoing {
     pub(super) queue: ShortString,
     pub(super) body: Bytes,
-    // Its header, for traces only.
+    // Its trace context, for traces only.
     pub(super) trace: Option<Trace>,
 }
 

@@ -147,13 +147,17 @@ impl Shard {
         let specs = self.of_run(run, &names).await?;
         let mut picked = Vec::new();
         for (id, spec) in ids.into_iter().zip(specs) {
-            picked.extend(spec.filter(|spec| wanted(first_in(spec))).map(|spec| (id, spec)));
+            let Some(spec) = spec else { continue };
+            if wanted(first_in("a task's spec", &spec)?) {
+                picked.push((id, spec));
+            }
         }
         let names: Vec<String> = picked.iter().map(|(id, _)| format!("s:{id}")).collect();
         let states = self.of_run(run, &names).await?;
         let mut found = HashMap::with_capacity(picked.len());
         for ((id, spec), state) in picked.into_iter().zip(states) {
-            if let Some(state) = state.filter(|state| told(first_in(&spec), first_in(state))) {
+            let Some(state) = state else { continue };
+            if told(first_in("a task's spec", &spec)?, first_in("a task's state", &state)?) {
                 found.insert(id, (unpack("a task's state", &state)?, unpack("a task's spec", &spec)?));
             }
         }
@@ -173,12 +177,12 @@ impl Shard {
 }
 
 /// The first element of a packed [`Spec`], its kind, or of a [`State`], its status, without reading the rest: nobody
-/// asks for most tasks. 255 where it is not there.
-fn first_in(packed: &[u8]) -> u8 {
+/// asks for most tasks.
+fn first_in(what: &str, packed: &[u8]) -> Result<u8, Error> {
     match packed {
         // msgpack's arrays of up to 15, and of up to 65,535
-        [0x90..=0x9f, first @ 0..=0x7f, ..] | [0xdc, _, _, first @ 0..=0x7f, ..] => *first,
-        _ => u8::MAX,
+        [0x90..=0x9f, first @ 0..=0x7f, ..] | [0xdc, _, _, first @ 0..=0x7f, ..] => Ok(*first),
+        _ => Err(Error::Unusable(format!("the store holds {what} that is no list of numbers"))),
     }
 }
 

@@ -5,6 +5,7 @@
 //!   or with `Write a PLAN`
 //! tools are offered                            -> the calls whose inputs are known: all, or one where the request
 //!                                                 allows one; the answer when there are none
+//!   but `replan` among them, and results lack  -> a call of it
 //! no tools are offered                         -> the answer, from the results that are in the request
 //! ```
 
@@ -15,7 +16,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use minijinja::{Value as Jinja, context, value::Serde};
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::compile::{compiled, invalid, text};
 use crate::{
@@ -27,6 +28,9 @@ use crate::{
     template::{self, Templates},
 };
 use known::Known;
+
+/// The tool by which a model asks for another plan.
+const REPLAN: &str = "replan";
 
 /// Steps of one script.
 const MAX_STEPS: usize = 1000;
@@ -45,6 +49,7 @@ pub(super) struct Script {
     /// Indices of the steps that the answer uses.
     needed: Vec<usize>,
     json: Option<template::Json>,
+    needs: usize,
     stuck: Option<Stuck>,
 }
 
@@ -120,6 +125,7 @@ impl Script {
             needed: needed(&source.answer, &source.steps),
             answer: compiled(at("answer"), |p| templates.text(p, &source.answer))?,
             json: json.transpose()?,
+            needs: source.needs,
             stuck,
         })
     }
@@ -143,6 +149,16 @@ impl Script {
         if PLAN.as_ref().is_some_and(|plan| plan.is_match(&prompt.system)) {
             return Ok(vec![Segment::Text(self.plan(&known, &progress))]);
         }
+        let prefix = if prompt.kind == Kind::Anthropic { "toolu_" } else { "call_" };
+        if progress.values.len() < self.needs && prompt.tools.iter().any(|tool| tool == REPLAN) {
+            let lacking = self.steps.iter().zip(&progress.found).filter(|(_, found)| found.is_none());
+            let lacking: Vec<&str> = lacking.map(|(step, _)| step.tool.as_str()).collect();
+            return Ok(vec![Segment::Call {
+                id: format!("{prefix}{id}00"),
+                name: REPLAN.to_owned(),
+                arguments: json!({"reason": format!("results of {}", lacking.join(", "))}).to_string(),
+            }]);
+        }
         let mut next = self.next(prompt, &known, &progress);
         if !prompt.parallel {
             next.truncate(1);
@@ -155,7 +171,6 @@ impl Script {
             let context = context! { goal => prompt.goal(), turn => prompt.turn() };
             segments.push(Segment::Text(templates.render(thought, &context)?));
         }
-        let prefix = if prompt.kind == Kind::Anthropic { "toolu_" } else { "call_" };
         for (i, (tool, arguments)) in next.into_iter().enumerate() {
             let arguments = Value::Object(arguments).to_string();
             segments.push(Segment::Call {
@@ -177,9 +192,11 @@ impl Script {
         for (i, step) in self.steps.iter().enumerate() {
             let arguments = reference::resolve(&step.arguments, &progress.values);
             let found = known.iter().rposition(|known| known.answers(i, &step.tool, arguments.as_ref()));
-            if let Some(found) = found {
-                progress.values.insert(step.id.clone(), known::value(&known[found].text));
-            }
+            let value = found.map(|found| known::value(&known[found].text));
+            // where results are counted, words alone are none
+            let value = value.filter(|value| self.needs == 0 || !value.is_string());
+            let found = found.filter(|_| value.is_some());
+            progress.values.extend(value.map(|value| (step.id.clone(), value)));
             progress.arguments.push(arguments);
             progress.found.push(found);
         }

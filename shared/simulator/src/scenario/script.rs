@@ -25,6 +25,10 @@ pub struct Script {
     /// Said instead of `answer` where the request has a JSON schema; its strings are templates.
     #[serde(default)]
     pub json: Option<Value>,
+    /// How many results the answer needs at least, in which text alone ("no result in time") is none. With fewer, a model
+    /// that is offered a tool `replan` calls it. 0 unless told: it answers from whatever is there.
+    #[serde(default)]
+    pub needs: usize,
     /// Where the model gets stuck; nowhere unless told.
     #[serde(default)]
     pub stuck: Option<Stuck>,

@@ -117,11 +117,13 @@ impl Config {
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             return Err(Invalid(format!("{place}: use an http:// or https:// URL")));
         }
-        let protocol = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
-        let protocol = [protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"]
-            .into_iter()
-            .find_map(|name| Some((name, variable(name)?)));
-        if let Some((name, value)) = protocol.filter(|(_, value)| value != "http/protobuf") {
+        // what is said for traces goes before what is said for all signals
+        let either = |ending: &str| {
+            let names =
+                ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].map(|start| format!("{start}{ending}"));
+            names.into_iter().find_map(|name| variable(&name).map(|value| (name, value)))
+        };
+        if let Some((name, value)) = either("PROTOCOL").filter(|(_, value)| value != "http/protobuf") {
             return Err(Invalid(format!("{name}: {value:?} is not spoken; use http/protobuf")));
         }
         let said = self.otlp.ratio.is_some() || variable("OTEL_TRACES_SAMPLER").is_some();
@@ -144,16 +146,19 @@ impl Config {
             Some(timeout) => Some(timeout),
             None => ms("OTEL_EXPORTER_OTLP_TIMEOUT")?,
         };
-        let compression = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"]
-            .into_iter()
-            .find_map(|name| Some((name, variable(name)?)));
-        if let Some((name, value)) = compression.filter(|(_, value)| value != "none") {
+        if let Some((name, value)) = either("COMPRESSION").filter(|(_, value)| value != "none") {
             return Err(Invalid(format!("{name}: {value:?} is not spoken; leave it out")));
         }
+        // a collector that must be trusted, or that asks who we are: not to be passed over in silence
+        for ending in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+            if let Some((name, _)) = either(ending) {
+                let instead = "add the authority to the system's certificates (SSL_CERT_FILE), or send over a local collector";
+                return Err(Invalid(format!("{name}: not supported; {instead}")));
+            }
+        }
         let mut headers = HeaderMap::new();
-        let names = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
-        if let Some((name, list)) = names.into_iter().find_map(|name| Some((name, variable(name)?))) {
-            for (key, value) in pairs(name, &list)? {
+        if let Some((name, list)) = either("HEADERS") {
+            for (key, value) in pairs(&name, &list)? {
                 // what it says may be a token
                 let wrong = |what| Invalid(format!("{name}: the {what} of a header can't be sent"));
                 let key = HeaderName::try_from(key).map_err(|_| wrong("name"))?;
@@ -255,6 +260,8 @@ mod tests {
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/key.pem"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer"),
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a b=c"),
             ("OTEL_RESOURCE_ATTRIBUTES", "=x"),

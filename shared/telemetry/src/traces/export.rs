@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use prometheus::{
     Registry,
     core::{Collector, Desc},

@@ -171,8 +171,8 @@ mod tests {
         }
     }
 
-    /// Reads the lengths of a message and of those in it, and gives the number of its fields.
-    fn fields(mut message: &[u8]) -> usize {
+    /// Reads a message to its end, and gives its fields' numbers and, of those that have a length, what is in them.
+    fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
         let read = |message: &mut &[u8]| {
             let (mut value, mut shift) = (0_u64, 0);
             loop {
@@ -185,9 +185,10 @@ mod tests {
                 }
             }
         };
-        let mut count = 0;
+        let mut found = Vec::new();
         while !message.is_empty() {
-            let skip = match read(&mut message) as u32 & 7 {
+            let tag = read(&mut message);
+            let size = match tag as u32 & 7 {
                 VARINT => {
                     read(&mut message);
                     0
@@ -196,10 +197,24 @@ mod tests {
                 FIXED32 => 4,
                 _ => read(&mut message) as usize,
             };
-            message = &message[skip..];
-            count += 1;
+            let (inner, rest) = message.split_at(size);
+            found.push((tag >> 3, inner));
+            message = rest;
         }
-        count
+        found
+    }
+
+    #[test]
+    fn attributes_are_as_protoc_encodes_them() {
+        // printf 'attributes { key: "k" value { array_value { values { string_value: "x" } } } }' | protoc --encode
+        let mut out = Vec::new();
+        attribute(&mut out, 9, "k", &Value::OneOf("x".into()));
+        assert_eq!(out, [0x4a, 12, 0x0a, 1, b'k', 0x12, 7, 0x2a, 5, 0x0a, 3, 0x0a, 1, b'x']);
+        let mut out = Vec::new();
+        attribute(&mut out, 9, "k", &Value::Int(-1));
+        let minus_one = [0x18, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1];
+        assert_eq!(out[..7], [0x4a, 16, 0x0a, 1, b'k', 0x12, 11]);
+        assert_eq!(out[7..], minus_one);
     }
 
     #[test]
@@ -214,12 +229,26 @@ mod tests {
             0.5.into(),
             true.into(),
             Value::OneOf("stop".into()),
-            Value::OneOf(long.into()),
+            Value::OneOf(long.clone().into()),
         ];
         for value in &values {
             attribute(&mut out, 9, "key", value);
         }
-        assert_eq!(fields(&out), values.len());
-        assert_eq!(fields(&request(b"", b"", &out)), 1);
+        let attributes = fields(&out);
+        assert_eq!(attributes.len(), values.len());
+        for (field, attribute) in attributes {
+            let parts = fields(attribute);
+            let numbers: Vec<_> = parts.iter().map(|(number, _)| *number).collect();
+            assert_eq!((field, numbers.as_slice()), (9, [1, 2].as_slice()));
+            for (kind, any) in fields(parts[1].1) {
+                // of a list, what is in its one value
+                let inner = if kind == 5 { fields(fields(any)[0].1)[0].1 } else { any };
+                assert!(kind != 5 || inner == b"stop" || inner == long.as_bytes());
+            }
+        }
+        let request = request(b"", b"", &out);
+        let [(1, of_resource)] = fields(&request)[..] else { panic!("one ResourceSpans") };
+        let [(1, b""), (2, of_scope)] = fields(of_resource)[..] else { panic!("Resource and ScopeSpans") };
+        assert_eq!(fields(of_scope).len(), 1 + values.len());
     }
 }

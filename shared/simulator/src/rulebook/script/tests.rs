@@ -139,6 +139,28 @@ fn a_second_plan_asks_only_for_what_is_missing() {
 }
 
 #[test]
+fn a_joiner_that_lacks_results_asks_for_another_plan_of_what_is_missing() {
+    let yaml = "
+scripts:
+  - goal: both
+    needs: 2
+    steps: [{id: a, tool: s}, {id: b, tool: t}]
+    answer: 'ANSWER: {{ results.a.value + results.b.value }}'
+";
+    let book = book(yaml);
+    let asked = |results: &str| vec![json!({"role": "user", "content": format!("both\n{results}")})];
+    let lacking = "1 s {} -> {\"value\":3}\n2 t {} -> No result came in time.";
+    let join =
+        |results: &str, tools: &[&str]| say(&book, &request("Answer from the PLAN.", asked(results), tools));
+    assert_eq!([r#"replan {"reason":"results of t"}"#], join(lacking, &["replan"]).as_slice());
+    // whoever may not ask answers
+    assert_eq!([UNKNOWN], join(lacking, &[]).as_slice());
+    assert_eq!(["3 t {}\njoin"], say(&book, &request("PLAN", asked(lacking), &[])).as_slice());
+    let all = format!("{lacking}\n3 t {{}} -> {{\"value\":4}}");
+    assert_eq!(["ANSWER: 7"], join(&all, &["replan"]).as_slice());
+}
+
+#[test]
 fn a_stuck_model_repeats_itself_until_it_is_nudged_or_has_had_enough() {
     let book = book(&format!("{SUM}    stuck: {{at: a, times: 2}}\n"));
     let again = turn(&[("search", json!({"q": "A"}), r#"{"value": 4, "name": "x"}"#)]);
