@@ -151,8 +151,8 @@ impl Script {
         }
         let prefix = if prompt.kind == Kind::Anthropic { "toolu_" } else { "call_" };
         if progress.values.len() < self.needs && prompt.tools.iter().any(|tool| tool == REPLAN) {
-            let lacking = self.steps.iter().zip(&progress.found).filter(|(_, found)| found.is_none());
-            let lacking: Vec<&str> = lacking.map(|(step, _)| step.tool.as_str()).collect();
+            let lacking = self.steps.iter().filter(|step| !progress.values.contains_key(&step.id));
+            let lacking: Vec<&str> = lacking.map(|step| step.tool.as_str()).collect();
             return Ok(vec![Segment::Call {
                 id: format!("{prefix}{id}00"),
                 name: REPLAN.to_owned(),
@@ -195,7 +195,6 @@ impl Script {
             let value = found.map(|found| known::value(&known[found].text));
             // where results are counted, words alone are none
             let value = value.filter(|value| self.needs == 0 || !value.is_string());
-            let found = found.filter(|_| value.is_some());
             progress.values.extend(value.map(|value| (step.id.clone(), value)));
             progress.arguments.push(arguments);
             progress.found.push(found);
@@ -230,16 +229,19 @@ impl Script {
         let last = known.iter().filter_map(|known| known.number).max().unwrap_or(0);
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
         let mut next = last;
-        for (step, found) in self.steps.iter().zip(&progress.found) {
-            let number = found.and_then(|found| known[found].number).unwrap_or_else(|| {
+        // one whose words are no result is planned anew
+        let found =
+            |at: usize| progress.found[at].filter(|_| progress.values.contains_key(&self.steps[at].id));
+        for (at, step) in self.steps.iter().enumerate() {
+            let number = found(at).and_then(|found| known[found].number).unwrap_or_else(|| {
                 next += 1;
                 next
             });
             numbers.insert(&step.id, number);
         }
         let mut lines = Vec::with_capacity(self.steps.len() + 1);
-        for (step, found) in self.steps.iter().zip(&progress.found) {
-            if found.is_none() {
+        for (at, step) in self.steps.iter().enumerate() {
+            if found(at).is_none() {
                 let arguments = Value::Object(reference::numbered(&step.arguments, &numbers));
                 lines.push(format!("{} {} {arguments}", numbers[step.id.as_str()], step.tool));
             }
