@@ -167,6 +167,7 @@ impl Shared {
             self.leases.confirm(&lease).await;
         }
         let started = Instant::now();
+        tracing::debug!(pool = %assignment.pool, waited_ms = waited, "attempt begins");
         let spent = Spent::new(sent.last);
         let ended = self.execute(&assignment, &lease, sent, &spent, spans.as_ref()).await;
         if let Some(spans) = spans {
@@ -180,7 +181,9 @@ impl Shared {
                 self.metrics.attempts.with_label_values(&labels).inc();
             }
         }
-        kind.duration.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        kind.duration.observe(took.as_secs_f64());
+        tracing::debug!(outcome = outcome(&ended), took_ms = took.as_millis() as u64, "attempt ends");
         let next = match ended {
             Ok(Ended::Done { outcome, tasks }) => {
                 let next = self.complete(&assignment, outcome, tasks, &spent, slot).await;

@@ -149,6 +149,7 @@ impl Worker {
             }
         }
         drop(deliveries);
+        tracing::info!("stopped");
     }
 
     /// Renewals, fencing, streamed text and aborts, until `stop`.

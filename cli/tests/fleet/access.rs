@@ -7,6 +7,7 @@ use std::{
 
 use redis::AsyncCommands;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -31,24 +32,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-/// Gives a Redis the accounts of the shipped file. The connection that does it stays open: the default user is off
-/// for all others from then on.
-async fn redis_accounts(url: &str) -> redis::aio::MultiplexedConnection {
-    let mut link = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let rules = shipped("redis.acl");
-    // the default user last: it is us
-    let mut users: Vec<&str> = rules.lines().filter_map(|line| line.strip_prefix("user ")).collect();
-    assert_eq!(users.len(), 3);
-    users.rotate_left(1);
-    for user in users {
-        let mut set = redis::cmd("ACL");
-        set.arg("SETUSER");
-        for rule in user.split_whitespace() {
-            set.arg(rule);
-        }
-        let _: () = set.query_async(&mut link).await.unwrap();
-    }
-    link
+/// A Redis whose `aclfile` is the shipped file, and a connection that may do everything.
+async fn redis_accounts() -> (PrivateRedis, redis::aio::MultiplexedConnection, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("redis.acl");
+    // whoever waits for the server's start has no password
+    std::fs::write(&file, "user default on nopass ~* &* +@all\n").unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    let redis = blocking(move || PrivateRedis::start(&[("aclfile", &path)]).unwrap()).await;
+    let connect =
+        async |url: &str| redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut first = connect(&redis.url()).await;
+    std::fs::write(&file, format!("{}user root on >root ~* &* +@all\n", shipped("redis.acl"))).unwrap();
+    let _: () = redis::cmd("ACL").arg("LOAD").query_async(&mut first).await.unwrap();
+    let root = connect(&redis.url().replace("redis://", "redis://root:root@")).await;
+    (redis, root, dir)
 }
 
 /// Gives a RabbitMQ the accounts of the shipped file.
@@ -94,13 +92,13 @@ async fn command(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ended {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_works_with_the_least_rights() {
-    let (redis, rabbit) = blocking(|| {
+    let rabbit = blocking(|| {
         let rabbit = PrivateRabbit::start().unwrap();
         rabbit_accounts(&rabbit);
-        (PrivateRedis::start(&[]).unwrap(), rabbit)
+        rabbit
     })
     .await;
-    let mut root = redis_accounts(&redis.url()).await;
+    let (redis, mut root, _acl) = redis_accounts().await;
     let simulator = Simulator::examples().await;
     let fleet = Fleet {
         amqp: rabbit.url(),
@@ -144,6 +142,13 @@ async fn a_fleet_works_with_the_least_rights() {
     let listed = ask(key, &["runs", "list"]).await.expect(0, &[]).out.clone();
     assert_eq!(listed.lines().count(), 4, "{listed}");
     ask("", &["runs", "list"]).await.expect(64, &["API key"]);
+    // what upgrades wait for passes with either account
+    for (env, may) in
+        [(&coordinating[..], "enough for a coordinator"), (&working[..], "consumes and deletes")]
+    {
+        let found = command(&["doctor"], &borrowed(env), b"").await;
+        assert!(found.expect(0, &[]).out.contains(may), "{found:?}");
+    }
     ask(&ops, &["keys", "revoke", id]).await.expect(0, &["revoked"]);
     eventually("the key is refused", SOON, || async {
         (ask(key, &["runs", "list"]).await.code == Some(64)).then_some(())

@@ -87,7 +87,7 @@ async fn a_queue_of_another_type_and_another_number_of_shards_are_named() {
     let mut connection =
         redis::Client::open(redis.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let meta = format!("{{{prefix}:0}}:meta");
-    let pairs = [("epoch", "e"), ("server", "s"), ("shards", "4"), ("version", "2")];
+    let pairs = [("epoch", "e"), ("server", "s"), ("shards", "4"), ("version", "2"), ("paused", "llm tool")];
     let _: () = redis::cmd("HSET").arg(&meta).arg(&pairs).query_async(&mut connection).await.unwrap();
     let (finished, found) = ask(&amqp, &redis, &prefix, &[("TRIREME__AMQP__QUEUE_TYPE", "classic")]).await;
     finished.expect(1, &["checks fail"]);
@@ -95,6 +95,10 @@ async fn a_queue_of_another_type_and_another_number_of_shards_are_named() {
     fails(&found, "queue llm.normal", "other arguments");
     fails(&found, "store.layout", "set redis.shards to 4");
     assert_eq!(of(&found, "store.epoch").0, "warn");
+    for pool in ["llm", "tool"] {
+        let (verdict, text) = of(&found, &format!("paused {pool}"));
+        assert!(verdict == "warn" && text.contains(&format!("pools resume {pool}")), "{verdict} {text}");
+    }
     // the queue is as it was
     made.declare(&["llm".into()]).await.unwrap();
     made.delete_queues(&["llm".into()]).await.unwrap();

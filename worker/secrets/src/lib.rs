@@ -7,7 +7,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+};
 
 /// What the name of a secret follows.
 pub const SCHEME: &str = "secret://";
@@ -29,7 +33,7 @@ pub enum Missing {
         "{0:?} can't be the name of a secret: use 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with a dot"
     )]
     Name(String),
-    /// Neither variable nor file, or they are empty, too large or not UTF-8.
+    /// Neither variable nor file, or they are empty.
     #[error("secret {name} is neither in {variable} nor in {file}")]
     Value {
         /// The name.
@@ -38,6 +42,16 @@ pub enum Missing {
         variable: String,
         /// The file.
         file: String,
+    },
+    /// There is a file, which can't hold a secret.
+    #[error("secret {name}: {file} {why}")]
+    File {
+        /// The name.
+        name: String,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -71,7 +85,7 @@ impl SecretName {
     /// The value, without white space around it.
     ///
     /// # Errors
-    /// [`Missing::Value`].
+    /// [`Missing::Value`], [`Missing::File`].
     pub fn find(&self) -> Result<String, Missing> {
         self.find_in(&|name| std::env::var(name).ok())
     }
@@ -83,10 +97,31 @@ impl SecretName {
             return Ok(value);
         }
         let file = PathBuf::from(env(DIRECTORY).unwrap_or_else(|| USUAL_DIRECTORY.into())).join(&self.0);
-        let small = std::fs::metadata(&file).is_ok_and(|about| about.len() <= MAX_BYTES);
-        let read = small.then(|| std::fs::read_to_string(&file).ok()).flatten();
-        let missing = || Missing::Value { name: self.0.clone(), variable, file: file.display().to_string() };
-        read.and_then(filled).ok_or_else(missing)
+        let (name, shown) = (self.0.clone(), file.display().to_string());
+        match read(&file) {
+            Ok(Some(text)) => filled(text).ok_or(Missing::Value { name, variable, file: shown }),
+            Ok(None) => Err(Missing::Value { name, variable, file: shown }),
+            Err(why) => Err(Missing::File { name, file: shown, why }),
+        }
+    }
+}
+
+/// The text of a file, `None` where there is none; else why it can't be a secret. Nothing but a file is opened: a FIFO
+/// would wait for its writer, and a device may have no end.
+fn read(file: &Path) -> Result<Option<String>, String> {
+    let about = match std::fs::metadata(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        about => about.map_err(|error| format!("can't be read: {error}"))?,
+    };
+    if !about.is_file() {
+        return Err("is no file".to_owned());
+    }
+    let mut text = String::new();
+    let open = std::fs::File::open(file).map_err(|error| format!("can't be read: {error}"))?;
+    match open.take(MAX_BYTES + 1).read_to_string(&mut text) {
+        Ok(size) if size as u64 > MAX_BYTES => Err(format!("has more than {MAX_BYTES} bytes")),
+        Ok(_) => Ok(Some(text)),
+        Err(error) => Err(format!("can't be read: {error}")),
     }
 }
 
@@ -127,6 +162,28 @@ mod tests {
         }
         assert_eq!(name.find_in(&env(Some("three"))).unwrap(), "three");
         assert_eq!(name.find_in(&env(Some("  "))).unwrap(), "two");
+    }
+
+    #[test]
+    fn what_can_not_be_a_secret_is_told_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().to_str().unwrap().to_owned();
+        let env = |wanted: &str| (wanted == DIRECTORY).then(|| at.clone());
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("device")).unwrap();
+        std::fs::write(dir.path().join("large"), "x".repeat(MAX_BYTES as usize + 1)).unwrap();
+        std::fs::write(dir.path().join("binary"), [0xff]).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap().success());
+        for (name, why) in [
+            ("dir", "is no file"),
+            ("device", "is no file"),
+            ("fifo", "is no file"),
+            ("large", "65536"),
+            ("binary", "UTF-8"),
+        ] {
+            let error = SecretName::new(name).unwrap().find_in(&env).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(name), "{error}");
+        }
     }
 
     #[test]

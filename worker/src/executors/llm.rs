@@ -191,6 +191,7 @@ fn unsent(kind: &Kind) -> bool {
         kind,
         Kind::UnknownModel { .. }
             | Kind::MissingKey { .. }
+            | Kind::MissingSecret(_)
             | Kind::InvalidConfig(_)
             | Kind::InvalidRequest(_)
             | Kind::Connect(_)

@@ -138,19 +138,44 @@ impl Link {
 const FRAME_MAX: u32 = 16 * 1024;
 /// The smallest that AMQP 0-9-1 allows, in bytes.
 const FRAME_MIN: u32 = 4096;
+/// The largest: RabbitMQ's default. lapin makes its room at once, so that what is asked for is taken.
+const FRAME_MOST: u32 = 128 * 1024;
 
 /// The address with our heartbeat, time limit and frame size in it.
 pub(super) fn parse(config: &Config) -> Result<AMQPUri, Error> {
+    parameters(&config.url)?;
     let mut uri: AMQPUri = config.url.parse().map_err(Error::Url)?;
     let heartbeat = u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX).max(1);
     uri.query.heartbeat = Some(heartbeat);
     let frame = uri.query.frame_max.unwrap_or(FRAME_MAX);
-    if frame < FRAME_MIN {
-        return Err(Error::Url(format!("frame_max={frame}: at least {FRAME_MIN} bytes are needed")));
-    }
     uri.query.frame_max = Some(frame);
     uri.query.connection_timeout = u64::try_from(config.connect_timeout.as_millis()).ok();
     Ok(uri)
+}
+
+/// Whether the parameters of an address are ones that we take, each once and with a number that can be right.
+fn parameters(url: &str) -> Result<(), Error> {
+    let Some((_, query)) = url.split_once('?') else { return Ok(()) };
+    let mut seen = false;
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let fits = value.parse().is_ok_and(|bytes: u32| (FRAME_MIN..=FRAME_MOST).contains(&bytes));
+        match name {
+            "frame_max" if seen => return Err(Error::Url("frame_max is given twice".to_owned())),
+            "frame_max" if fits => seen = true,
+            "frame_max" => {
+                let wrong = format!("frame_max={value}: use bytes from {FRAME_MIN} to {FRAME_MOST}");
+                return Err(Error::Url(wrong));
+            }
+            // EXTERNAL, with a certificate of our own
+            "auth_mechanism" => {}
+            _ => {
+                let known = "known are frame_max and auth_mechanism";
+                return Err(Error::Url(format!("parameter {name:?} is unknown; {known}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn within<T>(
@@ -212,8 +237,17 @@ mod tests {
         assert_eq!(uri.query.frame_max, Some(FRAME_MAX));
         let given = parse(&Config::new("amqp://localhost?frame_max=8192", "t")).unwrap();
         assert_eq!(given.query.frame_max, Some(8192));
-        for wrong in ["http://x", "amqp://localhost?frame_max=4095", "amqp://localhost?frame_max=x"] {
+        for wrong in ["http://x", "amqp://h?frame_max=4095", "amqp://h?frame_max=4294967295", "amqp://h?frame_max=x"] {
             assert!(matches!(parse(&Config::new(wrong, "t")), Err(Error::Url(_))), "{wrong}");
+        }
+        for (wrong, says) in [
+            ("amqp://h?frame_max=-1", "frame_max=-1: use bytes from 4096 to 131072"),
+            ("amqp://h?frame_max=8192&frame_max=9000", "twice"),
+            ("amqp://h?framemax=8192", "\"framemax\" is unknown"),
+            ("amqp://h?channel_max=1", "\"channel_max\" is unknown"),
+        ] {
+            let error = parse(&Config::new(wrong, "t")).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
         }
     }
 }

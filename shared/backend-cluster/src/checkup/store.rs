@@ -262,6 +262,7 @@ async fn layout(server: &mut Server, config: &Config) -> Vec<Finding> {
         Finding::ok(name, format!("layout {version}, {shards} shards"))
     });
     found.push(versions(server, config, version).await);
+    found.extend(paused(server, config).await);
     let running = field(&server.info, "run_id").unwrap_or("");
     found.push(if seen.as_deref() == Some(running) {
         Finding::ok("store.epoch", epoch.clone())
@@ -272,6 +273,19 @@ async fn layout(server: &mut Server, config: &Config) -> Vec<Finding> {
         Finding::warn("store.epoch", text)
     });
     found
+}
+
+/// Pools that somebody has paused, and may have forgotten.
+async fn paused(server: &mut Server, config: &Config) -> Vec<Finding> {
+    let get = Cmd::hget(Keys::new(&config.prefix, 0).meta, "paused");
+    let names: Result<Option<String>, RedisError> = get.query_async(&mut server.connection).await;
+    // whether the keys can be read at all was told before
+    let names = names.ok().flatten().unwrap_or_default();
+    let told = |pool: &str| {
+        let text = format!("nobody starts its tasks: trireme pools resume {pool}, when they may go on");
+        Finding::warn(format!("paused {pool}"), text)
+    };
+    names.split_whitespace().map(told).collect()
 }
 
 /// Which versions are alive, and whether the store may move on.

@@ -100,23 +100,38 @@ impl Config {
         if let Some(ratio) = self.otlp.ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
             return Err(Invalid(format!("telemetry.otlp.ratio: {ratio} is not from 0 to 1")));
         }
-        let below = |base: &str| format!("{}/v1/traces", base.trim_end_matches('/'));
-        let endpoint = match self.otlp.endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) {
-            Some(base) => Some(("telemetry.otlp.endpoint", below(base))),
+        // with what stands behind a base
+        let below = "/v1/traces";
+        let endpoint = match self.otlp.endpoint.clone().filter(|endpoint| !endpoint.is_empty()) {
+            Some(base) => Some(("telemetry.otlp.endpoint", base, below)),
             None => {
+                let exporter = variable("OTEL_TRACES_EXPORTER");
+                if let Some(other) = exporter.as_deref().filter(|name| !["none", "otlp"].contains(name)) {
+                    return Err(Invalid(format!(
+                        "OTEL_TRACES_EXPORTER: {other:?} is not there; use otlp or none"
+                    )));
+                }
                 let disabled = variable("OTEL_SDK_DISABLED")
                     .is_some_and(|value| value.eq_ignore_ascii_case("true"))
-                    || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+                    || exporter.is_some_and(|name| name == "none");
                 let own = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
                 let all = "OTEL_EXPORTER_OTLP_ENDPOINT";
-                let given = variable(own).map(|url| (own, url));
-                given.or_else(|| variable(all).map(|base| (all, below(&base)))).filter(|_| !disabled)
+                let given = variable(own).map(|url| (own, url, ""));
+                given.or_else(|| variable(all).map(|base| (all, base, below))).filter(|_| !disabled)
             }
         };
-        let Some((place, endpoint)) = endpoint else { return Ok(None) };
-        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(Invalid(format!("{place}: use an http:// or https:// URL")));
+        let Some((place, endpoint, below)) = endpoint else { return Ok(None) };
+        // what it says may be secret
+        let url = reqwest::Url::parse(&endpoint);
+        let fits = |url: reqwest::Url| {
+            matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+        };
+        if !url.is_ok_and(fits) {
+            let wanted = "use an http:// or https:// URL with a host, and nothing behind its path";
+            return Err(Invalid(format!("{place}: {wanted}")));
         }
+        let endpoint =
+            if below.is_empty() { endpoint } else { endpoint.trim_end_matches('/').to_owned() + below };
         // what is said for traces goes before what is said for all signals
         let either = |ending: &str| {
             let names =
@@ -268,7 +283,10 @@ mod tests {
         ] {
             assert!(wrong(&set, (name, value)).contains(name), "{name}");
         }
-        assert!(wrong(&at("collector:4317"), ("", "")).contains("telemetry.otlp.endpoint"));
+        for endpoint in ["collector:4317", "https://h:99999", "http://h:4318/?x=1", "http://", "http://a b"] {
+            assert!(wrong(&at(endpoint), ("", "")).contains("telemetry.otlp.endpoint"), "{endpoint}");
+        }
+        assert!(wrong(&Config::default(), ("OTEL_TRACES_EXPORTER", "zipkin")).contains("zipkin"));
         assert!(
             wrong(&Config::default(), ("OTEL_EXPORTER_OTLP_ENDPOINT", "x"))
                 .contains("OTEL_EXPORTER_OTLP_ENDPOINT")

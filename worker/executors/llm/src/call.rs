@@ -96,9 +96,11 @@ struct Clock {
 impl Call<'_> {
     async fn run(&self, on: &mut Sink<'_>) -> Result<ChatResponse, Error> {
         let provider = &self.model.provider;
-        if let Some(variable) = provider.missing_key.as_ref().or(self.missing.as_ref()) {
-            let variable = variable.clone();
+        if let Some(variable) = provider.missing_key.clone() {
             return Err(self.error(Kind::MissingKey { variable }));
+        }
+        if let Some(missing) = self.missing.clone() {
+            return Err(self.error(Kind::MissingSecret(missing)));
         }
         let (headers, body) = self.prepare().map_err(|kind| self.error(kind))?;
 

@@ -65,6 +65,9 @@ pub enum Kind {
         /// The variable that is looked at.
         variable: String,
     },
+    /// The provider's API key, or what a header of it names, is nowhere.
+    #[error("no API key: {0}")]
+    MissingSecret(String),
     /// The configuration cannot work.
     #[error("invalid configuration: {0}")]
     InvalidConfig(String),
@@ -179,6 +182,7 @@ impl Error {
             Kind::Garbage(_) | Kind::InvalidOutput(_) | Kind::TooLarge { .. } => Class::InvalidOutput,
             Kind::UnknownModel { .. }
             | Kind::MissingKey { .. }
+            | Kind::MissingSecret(_)
             | Kind::InvalidConfig(_)
             | Kind::InvalidRequest(_)
             | Kind::Unauthorized

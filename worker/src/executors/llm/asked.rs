@@ -110,6 +110,7 @@ fn call(kind: &Kind) -> Option<Call> {
     match kind {
         Kind::UnknownModel { .. }
         | Kind::MissingKey { .. }
+        | Kind::MissingSecret(_)
         | Kind::InvalidConfig(_)
         | Kind::InvalidRequest(_) => None,
         Kind::RateLimited { .. } => Some(Call::RateLimited),
