@@ -19,7 +19,7 @@ mod settings;
 pub use key::{KeyText, MAX_NAME, Minting, mint};
 pub use settings::{AccessMode, ConfigKey};
 
-pub(crate) use guard::{Who, guard};
+pub(crate) use guard::{Who, guard, under_v1};
 pub(crate) use keyring::{Identity, Keyring};
 pub(crate) use quota::Standing;
-pub(crate) use settings::check_quota;
+pub(crate) use settings::check_key;

@@ -31,6 +31,7 @@ pub use dead_letters::{DeadLetters, Replay, Replays};
 pub use keys::{KeyList, KeyView, NewKey};
 pub use pools::{Pool, Pools};
 pub use problem::{Code, Place, Problem};
+pub(crate) use query::pool_name;
 pub use runs::{RunList, RunState};
 
 use crate::{
@@ -72,7 +73,7 @@ impl App {
         let followers = Arc::new(Semaphore::new(config.max_followers.min(Semaphore::MAX_PERMITS)));
         let traces = Traces::default();
         let keyring = Keyring::new(&config, backend.clone())
-            .map_err(|error| Error::File { name: "bootstrap_key_file", reason: error.to_string() })?;
+            .map_err(|reason| Error::File { name: "bootstrap_key_file", reason })?;
         let keyring = Arc::new(keyring);
         Ok(Self {
             config,

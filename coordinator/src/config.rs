@@ -1,6 +1,12 @@
 //! What an operator may set, checked before any socket opens.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use trireme_backend::Backlog;
@@ -10,7 +16,8 @@ use trireme_model::{
 };
 
 use crate::{
-    access::{AccessMode, ConfigKey, check_quota},
+    access::{AccessMode, ConfigKey, check_key},
+    api::pool_name,
     tls::TlsFiles,
 };
 
@@ -124,15 +131,15 @@ impl Bounds {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A setting is out of its bounds.
-    #[error("setting {name}: {reason}")]
+    #[error("setting coordinator.{name}: {reason}")]
     Config {
         /// The field of [`Config`].
-        name: &'static str,
+        name: Cow<'static, str>,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// A file that a setting names can't be used.
-    #[error("setting {name}: {reason}")]
+    #[error("setting coordinator.{name}: {reason}")]
     File {
         /// The field of [`Config`].
         name: &'static str,
@@ -156,6 +163,12 @@ pub enum Error {
     /// The registry has metrics of these names already: one coordinator per registry.
     #[error("metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl Error {
+    pub(crate) fn config(name: impl Into<Cow<'static, str>>, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Config { name: name.into(), reason: reason.into() }
+    }
 }
 
 impl Default for Config {
@@ -236,15 +249,29 @@ impl Config {
             ("sweep_interval", self.sweep_interval > Duration::from_secs(10), "must be at most 10s"),
         ];
         if let Some((name, _, reason)) = checks.into_iter().find(|(_, broken, _)| *broken) {
-            return Err(Error::Config { name, reason });
+            return Err(Error::config(name, reason));
         }
-        let wrong = |reason| Error::Config { name: "keys", reason };
+        if let Some(pool) = self.backlog.max_ready_in.keys().find(|pool| !pool_name(pool)) {
+            let reason = format!("{pool:?} is not a pool: use 1 to 64 of a-z 0-9 _ -");
+            return Err(Error::config("backlog.max_ready_in", reason));
+        }
+        self.check_keys()
+    }
+
+    fn check_keys(&self) -> Result<(), Error> {
         if self.keys.len() > MAX_KEYS {
-            return Err(wrong("holds more than 1000: keep them in the store"));
+            return Err(Error::config("keys", "holds more than 1000: keep them in the store"));
         }
-        for key in &self.keys {
-            key.hash().ok_or(wrong("sha256 must be 64 lower-case hex digits: see `trireme keys hash`"))?;
-            check_quota(&key.quota).map_err(wrong)?;
+        let mut hashes = HashMap::new();
+        for (at, key) in self.keys.iter().enumerate() {
+            let wrong = |field: &str, reason: String| Error::config(format!("keys[{at}].{field}"), reason);
+            let hash = key.hash().ok_or_else(|| {
+                wrong("sha256", "must be 64 lower-case hex digits: see `trireme keys hash`".into())
+            })?;
+            if let Some(first) = hashes.insert(hash, at) {
+                return Err(wrong("sha256", format!("is the same key as keys[{first}]")));
+            }
+            check_key(&key.name, &key.scopes, &key.quota).map_err(|(field, reason)| wrong(field, reason))?;
         }
         Ok(())
     }
@@ -253,11 +280,15 @@ impl Config {
     /// address may come from the command line, and because workers may share the file.
     pub fn check_access(&self) -> Result<(), Error> {
         self.tls.check()?;
-        let loopback = self.listen.ip().to_canonical().is_loopback();
-        if self.access == AccessMode::Auto && !loopback {
+        if self.access == AccessMode::Auto && !self.loopback() {
             return Err(Error::Unguarded(self.listen));
         }
         Ok(())
+    }
+
+    /// Whether only this machine reaches `listen`.
+    pub(crate) fn loopback(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
     }
 }
 
@@ -305,6 +336,38 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_could_not_be_meant_is_named() {
+        let good = serde_json::json!({"name": "ci", "sha256": "0f".repeat(32)});
+        let told = |field: &str, value: serde_json::Value| {
+            let mut second = serde_json::json!({"name": "cd", "sha256": "1f".repeat(32)});
+            second[field] = value;
+            let keys = serde_json::json!({"keys": [good, second]});
+            serde_json::from_value::<Config>(keys).unwrap().validate().unwrap_err().to_string()
+        };
+        for (field, value, reason) in [
+            ("sha256", serde_json::json!("0f".repeat(32)), "is the same key as keys[0]"),
+            ("name", serde_json::json!(""), "has 0 bytes; use 1 to 256"),
+            ("scopes", serde_json::json!([]), "is empty; name some of read, write, admin"),
+        ] {
+            assert_eq!(told(field, value), format!("setting coordinator.keys[1].{field}: {reason}"));
+        }
+    }
+
+    #[test]
+    fn a_bound_of_a_pool_that_can_not_be_is_refused() {
+        for pool in ["LLM", "a b", ""] {
+            let backlog = serde_json::json!({"max_ready_in": {"llm": 1, pool: 1}});
+            let config: Config = serde_json::from_value(serde_json::json!({"backlog": backlog})).unwrap();
+            assert_eq!(
+                config.validate().unwrap_err().to_string(),
+                format!(
+                    "setting coordinator.backlog.max_ready_in: {pool:?} is not a pool: use 1 to 64 of a-z 0-9 _ -"
+                )
+            );
+        }
+    }
+
+    #[test]
     fn each_bound_of_the_backlog_says_what_has_passed_it() {
         let of = |llm: u64, tool: u64, used: u64| Backlog {
             ready: [("llm".to_owned(), llm), ("tool".to_owned(), tool)].into(),
@@ -343,7 +406,7 @@ mod tests {
     fn a_bound_of_zero_is_refused_by_name() {
         Config::default().validate().unwrap();
         let error = Config { poll: Duration::ZERO, ..Config::default() }.validate().unwrap_err();
-        assert_eq!(error.to_string(), "setting poll: must be longer than zero");
+        assert_eq!(error.to_string(), "setting coordinator.poll: must be longer than zero");
         assert!(Config { max_submits: 0, ..Config::default() }.validate().is_err());
     }
 }

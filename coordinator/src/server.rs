@@ -60,6 +60,12 @@ impl Coordinator {
         let mut app = App::new(config, backend, intake, metrics, registry, stop)?;
         app.traces = traces;
         let app = Arc::new(app);
+        if app.keyring.locked().await {
+            tracing::warn!(
+                "nobody has an API key, and coordinator.access is keys: set coordinator.bootstrap_key_file or \
+                 coordinator.keys; only keys of Redis can be made later (trireme keys create --store)"
+            );
+        }
         Ok(Bound { socket: Socket::open(listen, &tls).await?, app })
     }
 

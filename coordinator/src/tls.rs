@@ -88,12 +88,8 @@ impl TlsFiles {
         match (&self.cert_file, &self.key_file) {
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => Ok(Some((cert, key))),
-            (Some(_), None) => {
-                Err(Error::Config { name: "tls.key_file", reason: "is needed by tls.cert_file" })
-            }
-            (None, Some(_)) => {
-                Err(Error::Config { name: "tls.cert_file", reason: "is needed by tls.key_file" })
-            }
+            (Some(_), None) => Err(Error::config("tls.key_file", "is needed by tls.cert_file")),
+            (None, Some(_)) => Err(Error::config("tls.cert_file", "is needed by tls.key_file")),
         }
     }
 

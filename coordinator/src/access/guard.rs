@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,8 +26,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 
 /// Lets requests under `/v1` through that have a key with the scope they need; all others need none.
 pub(crate) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if path != "/v1" && !path.starts_with("/v1/") {
+    if !under_v1(request.uri()) {
         return next.run(request).await;
     }
     let who = match identify(&app, request.headers()).await {
@@ -46,6 +45,11 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     }
     request.extensions_mut().insert(Who(who));
     next.run(request).await
+}
+
+/// What only those may ask for who may do something here.
+pub(crate) fn under_v1(uri: &Uri) -> bool {
+    uri.path() == "/v1" || uri.path().starts_with("/v1/")
 }
 
 async fn identify(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use trireme_backend::{ApiKey, Quota, Scope};
 use trireme_model::{KeyId, Ms, Tenant};
 
-use super::settings::check_quota;
+use super::settings::check_key;
 use crate::identity::hex;
 
 /// Longest name of a key in bytes.
@@ -86,16 +86,7 @@ pub(crate) fn id_of(text: &str) -> Option<KeyId> {
 /// What is wrong with `minting`.
 pub fn mint(minting: Minting, now: Ms) -> Result<(ApiKey, KeyText), String> {
     let Minting { name, tenant, scopes, quota } = minting;
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err(format!("name has {} bytes; use 1 to {MAX_NAME}", name.len()));
-    }
-    if name.chars().any(char::is_control) {
-        return Err("name has control characters".into());
-    }
-    if scopes.is_empty() {
-        return Err("scopes is empty; name some of read, write, admin".into());
-    }
-    check_quota(&quota)?;
+    check_key(&name, &scopes, &quota).map_err(|(field, reason)| format!("{field} {reason}"))?;
     let text = KeyText::fresh();
     let id = id_of(text.expose()).unwrap_or_else(|| unreachable!("a fresh key has an id"));
     Ok((ApiKey { id, name, tenant, scopes, quota, sha256: text.sha256(), created_ms: now }, text))
@@ -131,6 +122,8 @@ mod tests {
             Minting { name: String::new(), ..minting() },
             Minting { name: "x".repeat(257), ..minting() },
             Minting { name: "a\nb".into(), ..minting() },
+            Minting { name: "a\u{202e}b".into(), ..minting() },
+            Minting { name: "a\u{61c}b".into(), ..minting() },
             Minting { scopes: BTreeSet::new(), ..minting() },
         ] {
             assert!(mint(bad.clone(), 7).is_err(), "{bad:?}");

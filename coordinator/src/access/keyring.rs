@@ -6,13 +6,18 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use subtle::ConstantTimeEq;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use trireme_backend::{ApiKey, Backend, Error, Quota, Scope};
 use trireme_model::{Caller, KeyId, Tenant};
 
@@ -26,6 +31,8 @@ use crate::{Config, identity::unhex};
 pub(crate) const FRESH: Duration = Duration::from_secs(2);
 /// Shortest bootstrap key, in bytes: 64 hex digits are 256 bits, 32 bytes of base64 somewhat less than 43.
 const MIN_BOOTSTRAP: usize = 32;
+/// Largest file of a bootstrap key, in bytes.
+const MAX_FILE: u64 = 64 << 10;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +99,10 @@ impl Identity {
 
 impl Keyring {
     /// `config` must have been checked.
-    pub(crate) fn new(config: &Config, backend: Arc<dyn Backend>) -> Result<Self, std::io::Error> {
+    ///
+    /// # Errors
+    /// What is wrong with the file of the bootstrap key.
+    pub(crate) fn new(config: &Config, backend: Arc<dyn Backend>) -> Result<Self, String> {
         let identity = |key: &super::ConfigKey| {
             let hash = key.hash()?;
             let identity = Identity {
@@ -107,8 +117,8 @@ impl Keyring {
         let bootstrap = match &config.bootstrap_key_file {
             None => None,
             Some(file) => {
-                let read = Mutex::new((Instant::now(), Some(read_key(&std::fs::read_to_string(file)?)?)));
-                Some(Bootstrap { file: file.clone(), read })
+                let hash = read_key(file).map_err(|error| format!("{}: {error}", file.display()))?;
+                Some(Bootstrap { file: file.clone(), read: Mutex::new((Instant::now(), Some(hash))) })
             }
         };
         Ok(Self {
@@ -123,6 +133,12 @@ impl Keyring {
     /// Whether requests need a key.
     pub(crate) fn needed(&self) -> bool {
         self.needed
+    }
+
+    /// Whether keys are needed and nobody has one yet; false where the store can't tell.
+    pub(crate) async fn locked(&self) -> bool {
+        let known = self.bootstrap.is_some() || !self.config.is_empty();
+        self.needed && !known && self.backend.access().keys().await.is_ok_and(|keys| keys.is_empty())
     }
 
     /// Who has this key; `None` for nobody.
@@ -193,10 +209,14 @@ impl Keyring {
             return hash;
         }
         let asked = Instant::now();
-        let read = tokio::fs::read_to_string(&bootstrap.file).await.and_then(|text| read_key(&text));
+        let file = bootstrap.file.clone();
+        let read = spawn_blocking(move || read_key(&file)).await.unwrap_or_else(|error| Err(error.into()));
         if let (Err(error), true) = (&read, hash.is_some()) {
             let file = bootstrap.file.display().to_string();
-            tracing::error!(file, %error, "the bootstrap key can't be read and counts as revoked");
+            tracing::error!(
+                file, %error,
+                "the key of coordinator.bootstrap_key_file can't be read and counts as revoked"
+            );
         }
         let hash = read.ok();
         *bootstrap.read.lock().unwrap_or_else(PoisonError::into_inner) = (asked, hash);
@@ -204,10 +224,19 @@ impl Keyring {
     }
 }
 
-fn read_key(text: &str) -> Result<[u8; 32], std::io::Error> {
+/// The hash of the key in `file`, of which there is an end: opening a pipe could wait for ever.
+fn read_key(file: &Path) -> io::Result<[u8; 32]> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    let mut text = String::new();
+    let got = File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if got as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("is larger than {MAX_FILE} bytes")));
+    }
     let text = text.trim();
     if text.len() < MIN_BOOTSTRAP {
-        return Err(std::io::Error::other(format!("the key is shorter than {MIN_BOOTSTRAP} bytes")));
+        return Err(io::Error::other(format!("the key is shorter than {MIN_BOOTSTRAP} bytes")));
     }
     Ok(hash(text))
 }
@@ -227,6 +256,25 @@ mod tests {
     /// What is promised of a revoked key.
     const PROMISED: Duration = Duration::from_secs(5);
 
+    #[test]
+    fn a_file_that_can_hold_no_key_is_not_read_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = dir.path().join("large");
+        fs::write(&large, "x".repeat(1 + MAX_FILE as usize)).unwrap();
+        for (file, reason) in [
+            (Path::new("/dev/zero"), "is not a regular file"),
+            (dir.path(), "is not a regular file"),
+            (&large, "is larger than 65536 bytes"),
+        ] {
+            let config = Config { bootstrap_key_file: Some(file.to_owned()), ..Config::default() };
+            let told = Keyring::new(&config, Arc::new(Embedded::default())).err().unwrap();
+            assert_eq!(told, format!("{}: {reason}", file.display()));
+        }
+        let longest = "k".repeat(MIN_BOOTSTRAP) + &" ".repeat(MAX_FILE as usize - MIN_BOOTSTRAP);
+        fs::write(&large, longest).unwrap();
+        assert_eq!(read_key(&large).unwrap(), hash(&"k".repeat(MIN_BOOTSTRAP)));
+    }
+
     #[tokio::test]
     async fn a_revoked_key_is_refused_and_told_within_5_s() {
         // a look that is as old as can be believed, and the pause until the next one
@@ -243,7 +291,9 @@ mod tests {
         let (key, text) = mint(minting, 7).unwrap();
         let found = async || keyring.find(text.expose()).await.unwrap();
         assert_eq!(found().await, None, "what is not known is not remembered");
+        assert!(keyring.locked().await);
         backend.access().put_key(key.clone()).await.unwrap();
+        assert!(!keyring.locked().await);
         let who = found().await.unwrap();
         let told = tokio::spawn(keyring.clone().revoked(who.clone()));
         backend.access().drop_key(&key.id).await.unwrap();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use trireme_backend::{Quota, Scope};
 use trireme_model::Tenant;
 
+use super::key::MAX_NAME;
 use crate::identity::unhex;
 
 /// Whether API keys are needed.
@@ -51,11 +52,33 @@ impl ConfigKey {
     }
 }
 
-/// What is wrong with a quota, if anything.
-pub(crate) fn check_quota(quota: &Quota) -> Result<(), &'static str> {
+/// The field of a key that is wrong, if any, and what is wrong with it.
+pub(crate) fn check_key(
+    name: &str,
+    scopes: &BTreeSet<Scope>,
+    quota: &Quota,
+) -> Result<(), (&'static str, String)> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(("name", format!("has {} bytes; use 1 to {MAX_NAME}", name.len())));
+    }
+    if name.chars().any(steers) {
+        return Err(("name", "has characters that control a terminal or the direction of text".into()));
+    }
+    if scopes.is_empty() {
+        return Err(("scopes", "is empty; name some of read, write, admin".into()));
+    }
     match quota.submits {
-        Some(rate) if rate.per_minute == 0 => Err("quota.submits.per_minute must be at least 1"),
-        Some(rate) if rate.burst == 0 => Err("quota.submits.burst must be at least 1"),
+        Some(rate) if rate.per_minute == 0 => Err(("quota.submits.per_minute", "must be at least 1".into())),
+        Some(rate) if rate.burst == 0 => Err(("quota.submits.burst", "must be at least 1".into())),
         _ => Ok(()),
     }
+}
+
+/// Whether a character could make a list of keys show what is not there.
+fn steers(char: char) -> bool {
+    let turns = matches!(
+        char,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    char.is_control() || turns
 }

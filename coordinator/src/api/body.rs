@@ -3,7 +3,7 @@
 use axum::{
     body::{Body, BodyDataStream},
     extract::Request,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -18,6 +18,8 @@ use crate::{Config, Format};
 /// A body over the limit is answered at once, and then read and dropped up to this many times the limit, so that a
 /// client that sends before it listens gets to see the answer instead of a broken pipe.
 const DRAIN: usize = 8;
+/// What some editors write before the text.
+const BOM: char = '\u{feff}';
 /// Bytes of one permit of [`App::room`](super::App).
 pub const UNIT: usize = 1024;
 
@@ -31,8 +33,24 @@ pub struct Spec {
 
 /// Reads the whole body and says in which language it is.
 pub async fn read(request: Request, app: &App) -> Result<Spec, Problem> {
-    let config = &app.config;
     let declared = declared_format(request.headers())?;
+    let (text, room) = text(request, app).await?;
+    let format = declared.unwrap_or_else(|| sniff(&text));
+    Ok(Spec { text, format, room })
+}
+
+/// Reads the whole body where nothing but JSON is taken.
+pub async fn read_json(request: Request, app: &App) -> Result<Spec, Problem> {
+    if !matches!(declared_format(request.headers()), Ok(None | Some(Format::Json))) {
+        return Err(not_taken(request.headers(), "application/json"));
+    }
+    let (text, room) = text(request, app).await?;
+    Ok(Spec { text, format: Format::Json, room })
+}
+
+async fn text(request: Request, app: &App) -> Result<(String, Option<OwnedSemaphorePermit>), Problem> {
+    let config = &app.config;
+    plain(request.headers())?;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > config.max_body) {
@@ -48,12 +66,14 @@ pub async fn read(request: Request, app: &App) -> Result<Spec, Problem> {
     };
     let (bytes, room) =
         timeout(config.body_timeout, collect(request.into_body(), app)).await.map_err(late)??;
-    let text = String::from_utf8(bytes.into()).map_err(|error| {
+    let mut text = String::from_utf8(bytes.into()).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Problem::new(Code::MalformedBody, format!("the body is not UTF-8 text: byte {at} is wrong"))
     })?;
-    let format = declared.unwrap_or_else(|| sniff(&text));
-    Ok(Spec { text, format, room })
+    if text.starts_with(BOM) {
+        text.drain(..BOM.len_utf8());
+    }
+    Ok((text, room))
 }
 
 /// Takes room for what has come, never for what was announced.
@@ -112,14 +132,37 @@ fn declared_format(headers: &HeaderMap) -> Result<Option<Format>, Problem> {
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Some(Format::Yaml)),
         other if other.ends_with("+json") => Ok(Some(Format::Json)),
         other if other.ends_with("+yaml") => Ok(Some(Format::Yaml)),
-        _ => {
-            let shown: String = text.chars().take(80).collect();
-            Err(Problem::new(
-                Code::UnsupportedMediaType,
-                format!("{shown:?} is not taken: send application/json or application/yaml"),
-            ))
+        _ => Err(not_taken(headers, "application/json or application/yaml")),
+    }
+}
+
+fn not_taken(headers: &HeaderMap, send: &str) -> Problem {
+    let shown = shown(headers.get(header::CONTENT_TYPE));
+    Problem::new(Code::UnsupportedMediaType, format!("{shown:?} is not taken: send {send}"))
+}
+
+fn shown(value: Option<&HeaderValue>) -> String {
+    value.and_then(|value| value.to_str().ok()).unwrap_or("?").chars().take(80).collect()
+}
+
+/// Refuses a body whose bytes are not its text in UTF-8, by its headers.
+fn plain(headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |detail| Err(Problem::new(Code::UnsupportedMediaType, detail));
+    for coding in headers.get_all(header::CONTENT_ENCODING) {
+        let coding = shown(Some(coding));
+        if !coding.trim().eq_ignore_ascii_case("identity") {
+            return refuse(format!("the content coding {coding:?} is not taken: send the body as it is"));
         }
     }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let parameters = kind.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    for (name, charset) in parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset")) {
+        let charset: String = charset.trim().trim_matches('"').chars().take(80).collect();
+        if !["utf-8", "utf8"].iter().any(|name| charset.eq_ignore_ascii_case(name)) {
+            return refuse(format!("the {} {charset:?} is not taken: send utf-8", name.trim()));
+        }
+    }
+    Ok(())
 }
 
 /// JSON objects begin with a brace, specs in YAML with a key.
@@ -145,6 +188,26 @@ mod tests {
         assert_eq!(of("text/plain"), Err(Code::UnsupportedMediaType));
         assert_eq!(of("application/x-www-form-urlencoded"), Err(Code::UnsupportedMediaType));
         assert_eq!(declared_format(&HeaderMap::new()), Ok(None));
+    }
+
+    #[test]
+    fn only_utf_8_as_it_is_can_be_read() {
+        let of = |kind: &str, coding: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
+            plain(&headers).map_err(|problem| (problem.code, problem.detail.into_owned()))
+        };
+        assert_eq!(of("application/json; charset=\"UTF-8\"; q=1", "Identity"), Ok(()));
+        let refused = |detail: &str| Err((Code::UnsupportedMediaType, detail.to_owned()));
+        assert_eq!(
+            of("application/json", "gzip"),
+            refused("the content coding \"gzip\" is not taken: send the body as it is")
+        );
+        assert_eq!(
+            of("application/json; charset=utf-16", "identity"),
+            refused("the charset \"utf-16\" is not taken: send utf-8")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tasks in quarantine and runs that failed: look at them, and let them go on in a new run. For operators, who see the
-//! dead letters of all tenants; a replay belongs to the tenant and counts for the key of the run that it replays.
+//! dead letters of all tenants; a replay belongs to the tenant and counts for the key of the run that it replays. Whoever
+//! replays a run of their own is admitted as if they submitted it.
 
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use super::{
     App,
     problem::{Code, Problem},
     query::{self, Id},
+    runs,
 };
-use crate::access::Who;
+use crate::access::{Identity, Standing, Who};
 
 /// A page of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,15 +106,23 @@ pub async fn replay(
 }
 
 /// `POST /v1/runs/{id}/replay`
-pub async fn replay_run(
-    State(app): State<Arc<App>>,
-    Who(who): Who,
-    Id(run): Id,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    query::none(&uri)?;
-    app.own_run(&who, &run).await?;
-    answer(&app, &run).await
+pub async fn replay_run(State(app): State<Arc<App>>, Who(who): Who, Id(run): Id, uri: Uri) -> Response {
+    let (standing, admitted) = Standing::admit(&app, &who).await;
+    let outcome = match admitted {
+        Ok(()) => replay_own(&app, &who, &run, &uri).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = outcome.unwrap_or_else(Problem::into_response);
+    standing.tell(&mut response);
+    response
+}
+
+async fn replay_own(app: &App, who: &Identity, run: &RunId, uri: &Uri) -> Result<Response, Problem> {
+    query::none(uri)?;
+    app.own_run(who, run).await?;
+    runs::admit_backlog(app, run.next_replay().ok().as_ref()).await?;
+    let _permit = app.admit_submit()?;
+    answer(app, run).await
 }
 
 /// 202 with the new run, or 200 where it was there.

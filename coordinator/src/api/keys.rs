@@ -19,13 +19,10 @@ use trireme_model::{KeyId, Ms, Tenant};
 use super::{
     App,
     body::{self, Spec},
-    problem::{Code, Problem},
+    problem::{Code, Place, Problem},
     query,
 };
-use crate::{
-    Format,
-    access::{Minting, mint},
-};
+use crate::access::{Minting, check_key, mint};
 
 /// A key as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,12 +95,8 @@ fn in_use(app: &App) -> Result<(), Problem> {
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     query::none(request.uri())?;
     in_use(&app)?;
-    let Spec { text, format, room: _room } = body::read(request, &app).await?;
-    if format != Format::Json {
-        return Err(Problem::new(Code::UnsupportedMediaType, "a key is asked for in application/json"));
-    }
-    let new: NewKey = serde_json::from_str(&text)
-        .map_err(|error| Problem::new(Code::MalformedBody, format!("that is not a key: {error}")))?;
+    let Spec { text, room: _room, .. } = body::read_json(request, &app).await?;
+    let new = parse(&text)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Ms);
     let (key, secret) = mint(new.into(), now).map_err(|reason| Problem::new(Code::MalformedBody, reason))?;
     // dying behind this leaves a key that nobody has: it is listed, and can be revoked
@@ -111,6 +104,26 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     tracing::info!(key = %key.id, tenant = %key.tenant, name = key.name, "an API key was made");
     let view = KeyView { key: Some(secret.expose().to_owned()), ..key.into() };
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(view)).into_response())
+}
+
+fn parse(text: &str) -> Result<NewKey, Problem> {
+    let wrong = |path: &str, message: String| {
+        let detail = format!("that is not a key: {path}{}{message}", if path.is_empty() { "" } else { ": " });
+        let errors = vec![Place { path: path.into(), message }];
+        Problem { errors, ..Problem::new(Code::MalformedBody, detail) }
+    };
+    // a list would be taken for the fields in their order
+    if text.trim_start().starts_with('[') {
+        return Err(wrong("", "a list where an object is needed".into()));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let new: NewKey = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        wrong(if path == "." { "" } else { &path }, error.inner().to_string())
+    })?;
+    json.end().map_err(|error| wrong("", error.to_string()))?;
+    check_key(&new.name, &new.scopes, &new.quota).map_err(|(path, message)| wrong(path, message))?;
+    Ok(new)
 }
 
 /// `GET /v1/keys`

@@ -1,11 +1,11 @@
 //! What happens to every request, whatever it asks for: a name, a time, a count, a line in the log. And a
 //! handler that panics becomes an answer.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -17,6 +17,7 @@ use super::{
     App,
     problem::{Code, Problem},
 };
+use crate::access::under_v1;
 
 /// Names a request in the log, in the answer, and across services.
 const REQUEST_ID: &str = "x-request-id";
@@ -30,9 +31,18 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or(""));
 
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let foreign = !reads && !same_origin(request.headers(), request.uri());
-    let mut response = if foreign {
-        Problem::new(Code::CrossOrigin, "the Origin header names another host than this one").into_response()
+    let foreign = if !reads && !same_origin(request.headers(), &uri) {
+        Some("the Origin header names another host than this one")
+    } else if trusting(&app) && under_v1(&uri) && !local(request.headers(), &uri) {
+        Some(
+            "the Host header names another machine, and here whoever is on this one needs no key: use localhost or \
+             127.0.0.1 in the address (a proxy: in Host), or set coordinator.access to keys",
+        )
+    } else {
+        None
+    };
+    let mut response = if let Some(detail) = foreign {
+        Problem::new(Code::CrossOrigin, detail).into_response()
     } else {
         let answer = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind();
         answer.await.unwrap_or_else(|_| {
@@ -100,6 +110,28 @@ fn same_origin(headers: &HeaderMap, uri: &Uri) -> bool {
     matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
+/// Whether being on this machine is all that is asked of clients.
+fn trusting(app: &App) -> bool {
+    !app.keyring.needed() && app.config.loopback()
+}
+
+/// Whether every name that the request has for this coordinator is one of the machine itself. A page can have its own
+/// name point here, and is then of the same origin; browsers always send that name.
+fn local(headers: &HeaderMap, uri: &Uri) -> bool {
+    let named =
+        |host: &HeaderValue| host.to_str().is_ok_and(|host| host.parse().is_ok_and(|host| loops_back(&host)));
+    headers.get_all(header::HOST).iter().all(named) && uri.authority().is_none_or(loops_back)
+}
+
+fn loops_back(authority: &Authority) -> bool {
+    let host = authority.host().to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    address.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +160,32 @@ mod tests {
         assert!(of(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]));
         assert!(!of(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://evil.example")]));
         assert!(!of(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "null")]));
+    }
+
+    #[test]
+    fn names_of_the_machine_itself() {
+        let of = |host: &'static str, uri: &str| {
+            local(
+                &[(header::HOST, HeaderValue::from_static(host))].into_iter().collect(),
+                &uri.parse().unwrap(),
+            )
+        };
+        for host in [
+            "localhost",
+            "LocalHost:8080",
+            "a.localhost:1",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(of(host, "/v1/runs"), "{host}");
+        }
+        for host in ["evil:1", "localhost.evil", "127.0.0.1.evil", "10.0.0.1", "[::2]:1", "", "evil@", "a b"]
+        {
+            assert!(!of(host, "/v1/runs"), "{host}");
+        }
+        assert!(!of("localhost", "http://evil/v1/runs"));
+        assert!(local(&HeaderMap::new(), &"/v1/runs".parse().unwrap()), "HTTP/1.0, which no browser speaks");
     }
 }

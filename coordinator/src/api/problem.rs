@@ -91,7 +91,7 @@ codes! {
     BodyTooLarge, 413, "body_too_large", "The body is too large";
     UnsupportedMediaType, 415, "unsupported_media_type", "This media type is not taken";
     InvalidSpec, 422, "invalid_spec", "The spec has errors";
-    LimitExceeded, 422, "limit_exceeded", "The run is over a limit of the store";
+    LimitExceeded, 422, "limit_exceeded", "A limit of the store is passed";
     RateLimited, 429, "rate_limited", "The API key starts runs too fast";
     TooManyRuns, 429, "too_many_runs", "The API key has too many runs under way";
     InternalError, 500, "internal_error", "The coordinator made a mistake";

@@ -122,11 +122,16 @@ pub fn dead(uri: &Uri) -> Result<DeadQuery, Problem> {
 
 /// The name of a pool, as specs spell it.
 pub fn pool(name: &str) -> Result<String, Problem> {
-    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    if (1..=64).contains(&name.len()) && name.bytes().all(word) {
+    if pool_name(name) {
         return Ok(name.to_owned());
     }
     Err(Problem::parameter("pool", "is not a pool: use 1 to 64 of a-z 0-9 _ -"))
+}
+
+/// Whether specs may spell a pool so.
+pub fn pool_name(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(word)
 }
 
 fn limit(text: &str) -> Result<usize, Problem> {

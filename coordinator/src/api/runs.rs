@@ -99,14 +99,15 @@ async fn accept(
 ) -> Result<(RunState, bool), Problem> {
     query::none(request.uri())?;
     let key = idempotency_key(request.headers())?;
-    admit_backlog(app, who, key.as_deref()).await?;
+    let repeated = key.as_deref().map(|key| identity::run_of_key(&who.tenant, key));
+    admit_backlog(app, repeated.as_ref()).await?;
     let trace = app.traces.begin(traceparent(request.headers()));
     let Spec { text, format, room: _room } = body::read(request, app).await?;
     let _permit = app.admit_submit()?;
     // a key promises that equal requests share a run; without one there is nothing to compare
-    let (run, fingerprint) = match &key {
+    let (run, fingerprint) = match repeated {
         None => (identity::fresh_run(), identity::fingerprint_bytes(text.as_bytes())),
-        Some(key) => (identity::run_of_key(&who.tenant, key), fingerprint(&text, format)),
+        Some(run) => (run, fingerprint(&text, format)),
     };
     let submit = compile(app, text, format).await?.submit(run.clone(), fingerprint);
     // of a repeat the trace that came first stays
@@ -136,12 +137,12 @@ async fn accept(
 }
 
 /// Refuses a new run while too much waits; nothing has been read of its body or written then. A repeat of an accepted
-/// one gets its answer.
-async fn admit_backlog(app: &Arc<App>, who: &Identity, key: Option<&str>) -> Result<(), Problem> {
+/// one, which has this id, gets its answer.
+pub(super) async fn admit_backlog(app: &App, repeated: Option<&RunId>) -> Result<(), Problem> {
     let passed = app.backend.backlog().and_then(|backlog| app.config.backlog.passed(&backlog));
     let Some(passed) = passed else { return Ok(()) };
-    if let Some(key) = key
-        && app.backend.summary(&identity::run_of_key(&who.tenant, key)).await?.is_some()
+    if let Some(run) = repeated
+        && app.backend.summary(run).await?.is_some()
     {
         return Ok(());
     }
@@ -157,16 +158,20 @@ pub(super) async fn compile(app: &Arc<App>, text: String, format: Format) -> Res
         let work = tokio::task::spawn_blocking(move || intake.compile(&text, format));
         work.await.map_err(|_| Problem::new(Code::InternalError, "compiling the spec panicked"))?
     };
-    compiled.map_err(refused)
+    compiled.map_err(|why| refused(why, format))
 }
 
-fn refused(refused: Refused) -> Problem {
+fn refused(refused: Refused, format: Format) -> Problem {
     let Refused { malformed, problems, more } = refused;
     let places: Vec<Place> =
         problems.into_iter().map(|problem| Place { path: problem.path, message: problem.message }).collect();
     if malformed {
         let first = places.first().map_or("", |place| place.message.as_str());
-        let detail = format!("the body is neither a JSON nor a YAML text: {first}");
+        let kind = match format {
+            Format::Json => "not a JSON text",
+            Format::Yaml => "neither a JSON nor a YAML text",
+        };
+        let detail = format!("the body is {kind}: {first}");
         return Problem { errors: places, ..Problem::new(Code::MalformedBody, detail) };
     }
     Problem::spec(places, more)

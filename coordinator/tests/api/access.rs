@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use trireme_backend_embedded::Embedded;
 use trireme_coordinator::{AccessMode, Config};
 
-use crate::server::{Server, embedded, soon, unhurried};
+use crate::{
+    server::{Server, embedded, soon, unhurried},
+    worker::fail,
+};
 
 const ROOT: &str = "a key of the operator's that is long enough";
 
@@ -180,6 +183,41 @@ async fn keys_are_made_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_key_is_said_by_its_place() {
+    let guarded = Guarded::start().await;
+    let steers = "has characters that control a terminal or the direction of text";
+    for (bad, path, message) in [
+        (json!({"name": "", "scopes": ["read"]}), "name", "has 0 bytes; use 1 to 256"),
+        (json!({"name": "a\u{7}", "scopes": ["read"]}), "name", steers),
+        (json!({"name": "a\u{202e}", "scopes": ["read"]}), "name", steers),
+        (json!({"name": "x", "scopes": []}), "scopes", "is empty; name some of read, write, admin"),
+        (json!({"name": "x", "scopes": ["root"]}), "scopes[0]", "unknown variant `root`, "),
+        (json!({"name": "x", "scopes": ["read"], "color": 1}), "color", "unknown field `color`, "),
+        (
+            json!({"name": "x", "scopes": ["read"], "quota": {"in_flight": "2"}}),
+            "quota.in_flight",
+            "invalid type",
+        ),
+        (json!({"scopes": ["read"]}), "", "missing field `name`"),
+        (json!(["x", "default", ["read"], {}]), "", "a list where an object is needed"),
+    ] {
+        let answer = guarded.ask(ROOT, Method::POST, "/v1/keys", Some(bad.clone())).await;
+        assert_eq!(answer.status(), 400, "{bad}");
+        let problem: Value = answer.json().await.unwrap();
+        let place = &problem["errors"][0];
+        assert_eq!(place["path"], path, "{problem}");
+        assert!(place["message"].as_str().unwrap().starts_with(message), "{problem}");
+    }
+    for kind in ["text/plain", "application/yaml"] {
+        let request = guarded.server.request(Method::POST, "/v1/keys").bearer_auth(ROOT);
+        let answer = soon(kind, request.header("content-type", kind).body("{}").send()).await.unwrap();
+        assert_eq!(answer.status(), 415, "{kind}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["detail"], format!("{kind:?} is not taken: send application/json"));
+    }
+}
+
+#[tokio::test]
 async fn a_stream_and_a_wait_end_when_their_key_is_revoked() {
     let guarded = Guarded::start().await;
     let (key, id) = guarded.key("t", json!({})).await;
@@ -267,6 +305,31 @@ async fn a_key_starts_no_more_than_it_may() {
     assert_eq!(code(refused).await, (429, "too_many_runs".into()));
     guarded.ask(&few, Method::POST, &format!("/v1/runs/{run}/cancel"), None).await;
     assert_eq!(guarded.submit(&few, None).await.status(), 202);
+}
+
+#[tokio::test]
+async fn a_replay_is_admitted_as_a_submit_is() {
+    let backend = embedded();
+    let guarded = Guarded::on(backend.clone()).await;
+    let (key, _) = guarded.key("t", json!({"quota": {"submits": {"per_minute": 1, "burst": 3}}})).await;
+    let first = guarded.run(&key).await;
+    fail(&*backend, &first).await;
+    let path = format!("/v1/runs/{first}/replay");
+    let replay = async |key: &str| guarded.ask(key, Method::POST, &path, None).await;
+    let answer = replay(&key).await;
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["ratelimit"]),
+        (202, &"\"submits\";r=1;t=0".parse().unwrap())
+    );
+    assert_eq!(replay(&key).await.status(), 200);
+    let refused = replay(&key).await;
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(code(refused).await, (429, "rate_limited".into()));
+    fail(&*backend, &format!("{first}-r1")).await;
+    assert_eq!(
+        code(guarded.ask(&key, Method::POST, &format!("/v1/runs/{first}-r1/replay"), None).await).await,
+        (429, "rate_limited".into())
+    );
 }
 
 #[tokio::test]

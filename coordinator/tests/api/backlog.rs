@@ -6,7 +6,7 @@ use trireme_coordinator::{Bounds, Config};
 
 use super::{
     server::{POOL, Server, embedded, soon, unhurried},
-    worker::Worker,
+    worker::{Worker, fail},
 };
 
 #[tokio::test]
@@ -45,4 +45,35 @@ async fn a_full_backlog_refuses_and_takes_again_once_workers_have_come() {
         assert_eq!((&view["status"], &view["output"]), (&json!("succeeded"), &json!({"task": "b"})));
     }
     assert_eq!(keyed("k3").await.unwrap().status(), 202);
+}
+
+#[tokio::test]
+async fn a_replay_is_refused_as_well_unless_it_is_a_repeat() {
+    let backend = embedded();
+    let bounds = Bounds { max_ready: Some(1), ..Bounds::default() };
+    let server = Server::with(Config { backlog: bounds, ..unhurried() }, backend.clone()).await;
+    let spec = json!({"tasks": {"a": []}});
+    let run = server.submit(spec.clone()).await;
+    fail(&*backend, &run).await;
+    let replay = async || {
+        let response = server.post(&format!("/v1/runs/{run}/replay"), "").await;
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["code"].clone())
+    };
+    assert_eq!(replay().await, (503, json!("backlog_full")));
+    // takes the hint that waits, and is gone when the next one comes
+    let worker = Worker::stepped(backend.clone());
+    soon("room for a run", async {
+        while replay().await.0 != 202 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(worker);
+    soon("a full backlog", async {
+        while server.post("/v1/runs", &spec).await.status() != 503 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(replay().await.0, 200);
 }

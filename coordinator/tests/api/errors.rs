@@ -25,6 +25,13 @@ fn problem(status: u16, code: &str, title: &str, detail: &str, errors: &[(&str, 
     body
 }
 
+/// A page whose name was made to point at this machine.
+fn rebound() -> Value {
+    let detail = "the Host header names another machine, and here whoever is on this one needs no key: use localhost \
+                  or 127.0.0.1 in the address (a proxy: in Host), or set coordinator.access to keys";
+    problem(403, "cross_origin", "Web pages of other origins may not do this", detail, &[])
+}
+
 fn parameter(path: &str, message: &str) -> Value {
     let detail = format!("{path}: {message}");
     problem(400, "invalid_parameter", "A parameter is not valid", &detail, &[(path, message)])
@@ -60,7 +67,7 @@ async fn every_bad_request_gets_its_own_problem() {
     let cases: Vec<Case> = vec![
         (POST, "/v1/runs", &[JSON], "{\"tasks\": {", {
             let message = "EOF while parsing an object at line 1 column 11";
-            let detail = format!("the body is neither a JSON nor a YAML text: {message}");
+            let detail = format!("the body is not a JSON text: {message}");
             problem(400, "malformed_body", unreadable, &detail, &[("", message)])
         }),
         (POST, "/v1/check", &[("content-type", "application/yaml")], "a: [", {
@@ -80,6 +87,17 @@ async fn every_bad_request_gets_its_own_problem() {
             let detail = "\"text/plain\" is not taken: send application/json or application/yaml";
             problem(415, "unsupported_media_type", "This media type is not taken", detail, &[])
         }),
+        (POST, "/v1/runs", &[JSON, ("content-encoding", "gzip")], "{}", {
+            let detail = "the content coding \"gzip\" is not taken: send the body as it is";
+            problem(415, "unsupported_media_type", "This media type is not taken", detail, &[])
+        }),
+        (POST, "/v1/check", &[("content-type", "text/yaml; charset=latin1")], "a: b", {
+            let detail = "the charset \"latin1\" is not taken: send utf-8";
+            problem(415, "unsupported_media_type", "This media type is not taken", detail, &[])
+        }),
+        (GET, "/v1/runs", &[("host", "evil.example:1")], "", rebound()),
+        (POST, "/v1/runs", &[JSON, ("host", "evil:1"), ("origin", "http://evil:1")], "{}", rebound()),
+        (GET, "/v1/runs/never", &[("host", "127.0.0.1"), ("host", "evil:1")], "", rebound()),
         (POST, "/v1/runs", &[JSON, ("idempotency-key", "")], "{}", {
             problem(400, "invalid_idempotency_key", key, "the key has 0 bytes; use 1 to 256", &[])
         }),
@@ -169,6 +187,36 @@ async fn every_bad_request_gets_its_own_problem() {
 }
 
 #[tokio::test]
+async fn other_names_are_taken_where_they_can_be_meant() {
+    let of = |path: &'static str, server: &Server| {
+        soon(path, server.request(GET, path).header("host", "trireme.example").send())
+    };
+    let server = Server::start(embedded()).await;
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
+        assert_eq!(of(path, &server).await.unwrap().status(), 200, "{path}");
+    }
+    let open = trireme_coordinator::Config {
+        listen: ([0, 0, 0, 0], 0).into(),
+        access: trireme_coordinator::AccessMode::Open,
+        ..unhurried()
+    };
+    let server = Server::with(open, embedded()).await;
+    assert_eq!(of("/v1/runs", &server).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_mark_at_the_start_of_a_body_is_no_part_of_it() {
+    let server = Server::start(embedded()).await;
+    for kind in [Some("application/json"), Some("application/yaml"), None] {
+        let mut request = server.request(POST, "/v1/check").body("\u{feff}{\"tasks\": {\"a\": []}}");
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        assert_eq!(soon("an answer", request.send()).await.unwrap().status(), 200, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_method_that_is_not_taken_is_told_which_are() {
     let server = Server::start(embedded()).await;
     let response = soon("an answer", server.request(Method::DELETE, "/v1/runs").send()).await.unwrap();
@@ -246,7 +294,7 @@ async fn what_the_backend_refuses_is_told_apart() {
             problem(
                 422,
                 "limit_exceeded",
-                "The run is over a limit of the store",
+                "A limit of the store is passed",
                 "the run's input of 11 is over the limit of 10",
                 &[],
             ),

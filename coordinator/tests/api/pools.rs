@@ -38,6 +38,17 @@ async fn a_paused_pool_starts_nothing_and_goes_on_when_resumed() {
 }
 
 #[tokio::test]
+async fn one_paused_pool_too_many_is_told_as_such() {
+    let server = Server::start(embedded()).await;
+    for at in 0..64 {
+        assert_eq!(post(&server, &format!("/v1/pools/p{at}/pause")).await.0, 200);
+    }
+    let (status, problem) = post(&server, "/v1/pools/more/pause").await;
+    assert_eq!((status, &problem["title"]), (422, &json!("A limit of the store is passed")));
+    assert_eq!(problem["detail"], "number of paused pools of 65 is over the limit of 64");
+}
+
+#[tokio::test]
 async fn no_more_than_a_bounded_number_of_pools_is_paused() {
     let server = Server::start(embedded()).await;
     for number in 0..64 {

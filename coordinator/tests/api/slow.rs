@@ -22,7 +22,7 @@ async fn connect(server: &Server, text: &str) -> TcpStream {
 
 /// The head of a submit of `length` bytes, and what more it says.
 fn head(length: usize, more: &str) -> String {
-    format!("POST /v1/runs HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{more}\r\n")
+    format!("POST /v1/runs HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{more}\r\n")
 }
 
 /// Reads until the other side closes.

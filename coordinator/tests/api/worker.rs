@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, sync::DropGuard};
 use trireme_backend::{Backend, Delta};
-use trireme_model::{Assignment, Claim, Claimed, Complete, Completed, Outcome, Payload, Usage};
+use trireme_model::{
+    Assignment, Claim, Claimed, Complete, Completed, Fail, Failed, FailureClass, Outcome, Payload, RunId,
+    TaskId, Usage,
+};
 
 use super::server::POOL;
 
@@ -63,4 +66,24 @@ async fn complete(backend: &dyn Backend, assignment: Assignment) {
         Complete { run, task, token, outcome, tasks, first_token: None, usage: Usage::default(), next: None };
     let completed = backend.complete(complete).await.unwrap();
     assert!(matches!(completed, Completed::Recorded { .. } | Completed::Cancelled), "{completed:?}");
+}
+
+/// Claims the task `a` of a run and fails it for good.
+pub async fn fail(backend: &dyn Backend, run: &str) {
+    let (run, task) = (RunId::new(run).unwrap(), TaskId::new("a").unwrap());
+    let claim = Claim { run: run.clone(), task: task.clone(), claim: "c".into(), has_input: true };
+    let Claimed::Run(assignment) = backend.claim(claim).await.unwrap() else {
+        panic!("{run} has no such task")
+    };
+    let fail = Fail {
+        run,
+        task,
+        token: assignment.token,
+        class: FailureClass::Permanent,
+        error: Payload::of(&serde_json::json!({"class": "permanent", "message": "no"})),
+        retry_after: None,
+        jitter: 0,
+        usage: Usage::default(),
+    };
+    assert_eq!(backend.fail(fail).await.unwrap(), Failed::Ended);
 }
