@@ -32,7 +32,8 @@ pub fn with_input(text: &str, assignments: &[String]) -> Result<String, Invalid>
     Ok(String::from_utf8_lossy(root.payload().as_bytes()).into_owned())
 }
 
-/// The key of `key=value`, and the value as JSON or else as text.
+/// The key of `key=value`, and the value as JSON or else as text. What begins like a list, an object or a quoted text and
+/// can't be read is an error: it is not meant as text.
 fn assigned(assignment: &str) -> Result<(&str, Node), Invalid> {
     let Some((key, value)) = assignment.split_once('=') else {
         let message = format!("{} is not of the form key=value", quoted(assignment));
@@ -46,16 +47,21 @@ fn assigned(assignment: &str) -> Result<(&str, Node), Invalid> {
         let message = format!("{} bytes are over the limit of {MAX_TEXT_BYTES}", value.len());
         return Err(Invalid::one(&format!("input.{key}"), None, message));
     }
-    let node = match json::parse(value) {
-        Ok(parsed) if parsed.problems.is_empty() => parsed.root,
-        _ => Node { place: Place { line: 1, column: 1 }, data: Data::Text(value.to_owned()) },
+    let invalid = match json::parse(value) {
+        Ok(parsed) if parsed.problems.is_empty() => return Ok((key, parsed.root)),
+        Ok(Parsed { problems, .. }) => Invalid { problems, more: 0 },
+        Err(invalid) => invalid,
     };
-    Ok((key, node))
+    if value.trim_start().starts_with(['{', '[', '"']) {
+        let message = format!("the value given begins like JSON and can't be read: {invalid}");
+        return Err(Invalid::one(&format!("input.{key}"), None, message));
+    }
+    Ok((key, Node { place: Place { line: 1, column: 1 }, data: Data::Text(value.to_owned()) }))
 }
 
 impl Spec {
     /// Sets one value of the input from `key=value`. The value is JSON where it reads as JSON, else text:
-    /// `n=3` is a number, `company=Acme` is text, `n="3"` is text.
+    /// `n=3` is a number, `company=Acme` is text, `n="3"` is text; `n=[3` is an error.
     pub fn set_input(&mut self, assignment: &str) -> Result<(), Invalid> {
         let (key, value) = assigned(assignment)?;
         let payload = value.payload();
