@@ -6,7 +6,7 @@ use trireme_spec::{Checker, Compiled};
 
 use crate::{
     command::Check,
-    exit::{Failure, say},
+    exit::{Failure, note, say},
     settings::Settings,
     source,
     stack::Capabilities,
@@ -15,25 +15,31 @@ use crate::{
 /// Prints the derived graph of `args.file`, or every error.
 pub async fn check(args: Check, settings: Settings) -> Result<(), Failure> {
     let text = source::read(&args.file)?;
-    let capabilities = Capabilities::new(&settings).await?;
-    let compiled = compile(&args.file, &text, &[], &capabilities);
-    capabilities.tools.shutdown().await;
+    let here = Capabilities::new(&settings).await?;
+    // a check calls nobody, so it needs no keys
+    let elsewhere = Elsewhere(here.clone());
+    let compiled = compile(&args.file, &text, &[], &elsewhere);
+    let missing = compiled.is_ok().then(|| compile(&args.file, &text, &[], &here).err()).flatten();
+    here.tools.shutdown().await;
     let compiled = compiled?;
+    if let Some(missing) = missing {
+        note(format_args!("to run it here: {missing}"));
+    }
     let graph = if args.mermaid { compiled.mermaid() } else { compiled.tree() };
     say(graph.trim_end());
     Ok(())
 }
 
-/// Compiles `text`, with `inputs` (`KEY=VALUE`) over its own, against the models and tools there are. `file` is
+/// Compiles `text`, with `inputs` (`KEY=VALUE`) over its own, against the models and tools that `checker` knows. `file` is
 /// what errors call it.
 pub fn compile(
     file: &Path,
     text: &str,
     inputs: &[String],
-    capabilities: &Capabilities,
+    checker: &dyn Checker,
 ) -> Result<Compiled, Failure> {
     source::inputs(inputs)?;
-    trireme_spec::compile(text, inputs, capabilities).map_err(|problems| {
+    trireme_spec::compile(text, inputs, checker).map_err(|problems| {
         Failure::usage(format!("{}: {problems}", source::name(file)).replace('\n', "\n  "))
     })
 }

@@ -1,9 +1,14 @@
 //! `trireme submit` and `trireme runs`: the coordinator's HTTP API from the command line.
 
-use std::{io::Write, path::Path, time::Duration};
+use std::{
+    fmt,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
-use reqwest::{Response, StatusCode, header};
+use reqwest::{Response, header};
 use trireme_model::{
     Event, Payload, RunId, RunStatus, TaskStatus, What,
     attribution::{Attributed, attribution},
@@ -20,6 +25,12 @@ use crate::{
 
 /// How often following a run may be taken up again without news.
 const MAX_RECONNECTS: u32 = 60;
+/// How long a submit repeats a refused connection, and how often: a coordinator that was started beside it may not
+/// listen yet.
+const PATIENCE: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(100);
+/// Largest file with an API key, in bytes.
+const MAX_KEY_FILE: u64 = 64 << 10;
 /// Failed tasks named when a run failed.
 const MAX_CAUSES: usize = 5;
 
@@ -40,9 +51,9 @@ pub async fn submit(args: Submit) -> Result<(), Failure> {
     if let Some(key) = &args.idempotency_key {
         request = request.header("Idempotency-Key", key);
     }
-    let accepted: serde_json::Value = client.json(request).await?;
+    let accepted: serde_json::Value = client.read(client.send_patiently(request).await?).await?;
     let id = RunId::new(accepted["run_id"].as_str().unwrap_or_default())
-        .map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))?;
+        .map_err(|_| client.strange("holds no run_id"))?;
     if !args.follow {
         if args.json {
             say(&accepted);
@@ -82,10 +93,11 @@ pub async fn runs(args: Runs) -> Result<(), Failure> {
             finish(&client.run(&id).await?, false)
         }
         RunsAction::Waterfall { id, json, trace } => {
+            let traced = trace.as_deref().map(trace::Output::create).transpose()?;
             let run = client.run(&id).await?;
             let found = attribution(&run);
-            if let Some(file) = trace {
-                trace::write(&file, &run, &found)?;
+            if let Some(traced) = traced {
+                traced.write(&run, &found)?;
             }
             if json {
                 say(serde_json::to_string(&found).map_err(anyhow::Error::from)?);
@@ -148,16 +160,27 @@ impl Client {
     /// A client with the API key of the environment, or of the file.
     pub fn new(args: &Server) -> Result<Self, Failure> {
         let server = &args.server;
-        let valid = reqwest::Url::parse(server).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-        if !valid {
+        let url = reqwest::Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let Some(url) = url else {
             let cure = "give an address such as http://127.0.0.1:8080";
             return Err(Failure::usage(format!("--server {server}: {cure}")));
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            // a password is not shown again
+            let cure = "an API key comes from TRIREME_API_KEY or --api-key-file";
+            return Err(Failure::usage(format!("--server: the address holds a user or password; {cure}")));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Failure::usage(format!(
+                "--server {server}: an address has no query and no fragment"
+            )));
         }
         let mut headers = header::HeaderMap::new();
         if let Some(key) = api_key(args.api_key_file.as_deref())? {
             let bearer = header::HeaderValue::from_str(&format!("Bearer {key}"));
-            // the text of the error does not hold the key
-            let mut bearer = bearer.map_err(|error| Failure::usage(format!("the API key: {error}")))?;
+            let mut bearer = bearer.map_err(|_| {
+                Failure::usage("the API key has a line break inside, or another character that no key has")
+            })?;
             bearer.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, bearer);
         }
@@ -189,9 +212,35 @@ impl Client {
 
     /// The answer, if it is a good one.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
-        let response = request.send().await.map_err(|error| {
-            let server = &self.server;
-            Failure::new(Code::Unavailable, format!("no coordinator answers at {server} (--server): {error}"))
+        self.good(request.send().await).await
+    }
+
+    /// As [`Client::send`], but repeats a refused connection for a while.
+    async fn send_patiently(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+        let end = Instant::now() + PATIENCE;
+        let mut told = false;
+        while Instant::now() < end
+            && let Some(attempt) = request.try_clone()
+        {
+            match attempt.send().await {
+                Err(error) if https::refused(&error) => {
+                    if !told {
+                        note(format_args!("nobody listens at {} yet; trying for 5 s", self.server));
+                    }
+                    told = true;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                answer => return self.good(answer).await,
+            }
+        }
+        self.send(request).await
+    }
+
+    async fn good(&self, answer: reqwest::Result<Response>) -> Result<Response, Failure> {
+        let server = &self.server;
+        let response = answer.map_err(|error| {
+            let why = https::why(error);
+            Failure::new(Code::Unavailable, format!("no coordinator answers at {server} (--server): {why}"))
         })?;
         let status = response.status();
         if status.is_success() {
@@ -199,7 +248,11 @@ impl Client {
         }
         let text = response.text().await.unwrap_or_default();
         let code = if status.is_server_error() { Code::Unavailable } else { Code::Usage };
-        Err(Failure::new(code, problem(status, &text)))
+        let problem = problem(&text).unwrap_or_else(|| {
+            let shown: String = text.chars().take(500).collect();
+            format!("{server} (--server) answers {status}, and not as a coordinator does: {shown}")
+        });
+        Err(Failure::new(code, problem))
     }
 
     /// The answer as JSON.
@@ -207,11 +260,16 @@ impl Client {
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<T, Failure> {
-        let response = self.send(request).await?;
-        response
-            .json()
-            .await
-            .map_err(|error| Failure::new(Code::Unavailable, format!("unexpected answer: {error}")))
+        self.read(self.send(request).await?).await
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, response: Response) -> Result<T, Failure> {
+        response.json().await.map_err(|error| self.strange(https::why(error)))
+    }
+
+    /// The answer of somebody who is no coordinator.
+    fn strange(&self, why: impl fmt::Display) -> Failure {
+        Failure::new(Code::Unavailable, format!("unexpected answer of {} (--server): {why}", self.server))
     }
 
     async fn run(&self, id: &RunId) -> Result<RunView, Failure> {
@@ -266,7 +324,7 @@ impl Client {
 fn api_key(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let text = match file {
         None => std::env::var("TRIREME_API_KEY").unwrap_or_default(),
-        Some(file) => std::fs::read_to_string(file)
+        Some(file) => key_file(file)
             .map_err(|error| Failure::usage(format!("--api-key-file {}: {error}", file.display())))?,
     };
     let key = text.trim();
@@ -274,6 +332,15 @@ fn api_key(file: Option<&Path>) -> Result<Option<String>, Failure> {
         return Err(Failure::usage(format!("--api-key-file {}: is empty", file.display())));
     }
     Ok((!key.is_empty()).then(|| key.to_owned()))
+}
+
+/// What is in a regular file: opening a pipe would wait for its writer.
+fn key_file(file: &Path) -> std::io::Result<String> {
+    let found = std::fs::metadata(file)?;
+    if !found.is_file() || found.len() > MAX_KEY_FILE {
+        return Err(std::io::Error::other("is no regular file of at most 64 KiB"));
+    }
+    std::fs::read_to_string(file)
 }
 
 /// A task's error, `{"class": …, "message": …}`, as people read it.
@@ -285,16 +352,13 @@ fn reason(error: &Payload) -> String {
     }
 }
 
-/// A problem document as one line.
-fn problem(status: StatusCode, text: &str) -> String {
-    let Ok(problem) = serde_json::from_str::<serde_json::Value>(text) else {
-        return format!("{status}: {}", text.chars().take(500).collect::<String>());
-    };
-    let title = problem["title"].as_str().unwrap_or("refused");
-    let mut line = format!("{title}: {}", problem["detail"].as_str().unwrap_or(""));
+/// A problem document as one line; `None` where it is none.
+fn problem(text: &str) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_str(text).ok()?;
+    let mut line = format!("{}: {}", problem["title"].as_str()?, problem["detail"].as_str().unwrap_or(""));
     for error in problem["errors"].as_array().into_iter().flatten() {
         let path = error["path"].as_str().unwrap_or("");
         line.push_str(&format!("\n  {path}: {}", error["message"].as_str().unwrap_or("")));
     }
-    line
+    Some(line)
 }

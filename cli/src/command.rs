@@ -40,8 +40,14 @@ pub enum Command {
     /// Run a spec in this process
     Run(Run),
     /// Coordinator and worker in one process on the embedded backend
+    #[command(after_help = "Examples:
+  trireme dev
+  trireme dev --listen 127.0.0.1:8081 --config examples/simulated.toml")]
     Dev(Listen),
     /// Serve the HTTP API of a fleet on RabbitMQ and Redis
+    #[command(after_help = "Examples:
+  trireme coordinator --config fleet.toml
+  TRIREME__AMQP__URL=amqp://… TRIREME__REDIS__URL=redis://… trireme coordinator --listen 127.0.0.1:8080")]
     Coordinator(Listen),
     /// Execute tasks of a fleet
     Worker(Worker),
@@ -60,8 +66,13 @@ pub enum Command {
     /// Serve simulated models and tools over real wire formats
     Simulate(Simulate),
     /// Print the configuration in effect, without secrets
+    #[command(after_help = "Examples:
+  trireme settings --config fleet.toml
+  TRIREME__WORKER__SLOTS=64 trireme settings")]
     Settings,
     /// Let the store move on to this version, once no older process is left; older ones are refused from then on
+    #[command(after_help = "Example:
+  trireme doctor --config fleet.toml && trireme upgrade --config fleet.toml")]
     Upgrade,
     /// Check a deployment's services and configuration, and say what to change
     Doctor(crate::doctor::Doctor),
@@ -71,6 +82,8 @@ pub enum Command {
 
 /// `trireme demo`
 #[derive(Args)]
+#[command(after_help = "Example:
+  trireme demo --json")]
 pub struct Demo {
     /// Print one JSON object instead of the waterfall
     #[arg(long)]
@@ -79,6 +92,11 @@ pub struct Demo {
 
 /// `trireme run`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme run examples/hello.yaml --input price=20 --input amount=3
+  trireme run FILE --config examples/simulated.toml --json      after: trireme simulate SCENARIO
+  trireme run FILE --waterfall --trace run.json
+  echo 'tasks: {a: {tool: {name: noop}}}' | trireme run -")]
 pub struct Run {
     /// The spec (YAML or JSON); `-` is standard input
     pub file: PathBuf,
@@ -109,6 +127,9 @@ pub struct Listen {
 
 /// `trireme worker`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme worker --pools llm,tool
+  trireme worker --pools llm=64 --listen 127.0.0.1:9090      /healthz, /readyz and /metrics there")]
 pub struct Worker {
     /// Pools to serve, each with the slots from the configuration or as NAME=SLOTS
     #[arg(long, value_delimiter = ',', value_name = "POOL[=SLOTS],...")]
@@ -141,7 +162,7 @@ pub struct Server {
 /// `trireme keys`
 #[derive(Args)]
 #[command(after_help = "Examples:
-  kubectl exec deploy/fleet-trireme-coordinator -- trireme keys create --store --name ops --scopes admin
+  kubectl exec deploy/fleet-trireme-coordinator -- trireme keys create --store --name ops --scopes read,write,admin
   TRIREME_API_KEY=… trireme keys create --name ci --tenant acme --submits-per-minute 60 --runs-in-flight 20
   trireme keys revoke 0123456789abcdef
 
@@ -227,6 +248,10 @@ impl From<KeyScope> for Scope {
 
 /// `trireme submit`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme submit FILE --follow
+  trireme submit FILE --input company=Acme --idempotency-key order-17 --json
+  trireme submit FILE --server https://trireme.example.com --api-key-file key.txt")]
 pub struct Submit {
     /// The spec (YAML or JSON); `-` is standard input
     pub file: PathBuf,
@@ -249,6 +274,11 @@ pub struct Submit {
 
 /// `trireme runs`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme runs list --status failed
+  trireme runs follow RUN
+  trireme runs waterfall RUN --trace run.json
+  trireme runs replay RUN")]
 pub struct Runs {
     /// What to do with them
     #[command(subcommand)]
@@ -310,6 +340,9 @@ pub enum RunsAction {
 
 /// `trireme check`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme check FILE
+  trireme check --mermaid FILE")]
 pub struct Check {
     /// The spec (YAML or JSON); `-` is standard input
     pub file: PathBuf,
@@ -320,6 +353,9 @@ pub struct Check {
 
 /// `trireme simulate`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme simulate examples/scenarios/market-brief.yaml
+  trireme simulate --listen 127.0.0.1:9901")]
 pub struct Simulate {
     /// Scenario file; without one, every prompt gets a deterministic echo
     pub scenario: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! `trireme dead-letters`: tasks in quarantine, and their runs once more.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::Value;
 use trireme_model::{RunId, TaskId};
 
@@ -15,6 +15,11 @@ const PAGE: &str = "200";
 
 /// `trireme dead-letters`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme dead-letters list --pool llm
+  trireme dead-letters show RUN/TASK            RUN/TASK as the list prints it
+  trireme dead-letters replay RUN/TASK
+  trireme dead-letters replay --all --pool llm")]
 pub struct DeadLetters {
     /// What to do with them
     #[command(subcommand)]
@@ -42,9 +47,9 @@ pub enum Action {
         id: Letter,
     },
     /// Start runs that go on from what the failed ones recorded
+    #[command(group(ArgGroup::new("which").required(true).args(["id", "all"])))]
     Replay {
         /// RUN/TASK, as the list prints it
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
         id: Option<Letter>,
         /// All of the list
         #[arg(long)]

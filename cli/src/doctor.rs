@@ -20,7 +20,11 @@ const REACH: Duration = Duration::from_secs(3);
 #[derive(Args)]
 #[command(
     after_help = "One line for each check: ok, warn or fail, what was checked, and what to change. Exit code 1 where \
-                        something fails."
+                        something fails.
+
+Examples:
+  trireme doctor --config fleet.toml
+  trireme doctor --tools --json"
 )]
 pub struct Doctor {
     /// Print one JSON object

@@ -24,7 +24,7 @@ pub async fn health(args: Health) -> Result<(), Failure> {
     let unhealthy = |why: String| Failure::new(Code::Unavailable, format!("{url}: {why}"));
     let answer = http.get(url).send().await.map_err(|error| match error.is_timeout() {
         true => unhealthy(format!("no answer within {} s", LIMIT.as_secs())),
-        false => unhealthy(format!("no answer: {}", error.without_url())),
+        false => unhealthy(format!("no answer: {}", https::why(error))),
     })?;
     let status = answer.status();
     if status.is_success() {

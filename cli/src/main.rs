@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, error::ErrorKind};
 
 use crate::{
-    command::{Cli, Command},
+    command::{Cli, Command, Keys},
     exit::Failure,
     settings::Settings,
     stack::Capabilities,
@@ -50,8 +50,13 @@ fn main() -> ExitCode {
         }
     };
     let settings = match &cli.command {
-        // must work beside a process whose configuration has changed since its start
-        Command::Health(_) => Ok(Settings::default()),
+        // clients of a running process: its configuration may have changed since its start, or be elsewhere
+        Command::Health(_)
+        | Command::Submit(_)
+        | Command::Runs(_)
+        | Command::DeadLetters(_)
+        | Command::Pools(_)
+        | Command::Keys(Keys { store: false, .. }) => Ok(Settings::default()),
         _ => Settings::load(cli.config.as_deref()),
     };
     let settings = match settings {
@@ -76,10 +81,10 @@ fn main() -> ExitCode {
 }
 
 async fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
-    // services log what they do; commands only what went wrong
+    // services log what they do; commands only what went wrong, and of a certificate they say it themselves
     let level = match &command {
         Command::Dev(_) | Command::Coordinator(_) | Command::Worker(_) | Command::Simulate(_) => "info",
-        _ => "error",
+        _ => "error,trireme_telemetry=warn,rustls_platform_verifier=off",
     };
     let filter = std::env::var("TRIREME_LOG").unwrap_or_else(|_| level.to_owned());
     trireme_telemetry::init(trireme_telemetry::Format::Auto, &filter)

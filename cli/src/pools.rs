@@ -11,6 +11,10 @@ use crate::{
 
 /// `trireme pools`
 #[derive(Args)]
+#[command(after_help = "Examples:
+  trireme pools list
+  trireme pools pause llm      on all workers, also those that start later; what runs goes on
+  trireme pools resume llm")]
 pub struct Pools {
     /// What to do with them
     #[command(subcommand)]
@@ -23,7 +27,7 @@ pub struct Pools {
 /// `trireme pools …`
 #[derive(Subcommand)]
 pub enum Action {
-    /// List pools: whether they are paused, and how many tasks are ready
+    /// List the pools that are paused or have tasks, and how many of them are ready
     List {
         /// Print one JSON object
         #[arg(long)]

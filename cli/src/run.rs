@@ -35,38 +35,44 @@ pub async fn run(args: Run, mut settings: Settings) -> Result<(), Failure> {
     }
     let mut stack = Stack::start(&settings).await?;
     stack.sweep(settings.coordinator.sweep_interval)?;
-    let compiled = match check::compile(&args.file, &text, &args.inputs, &stack.capabilities) {
-        Ok(compiled) => compiled,
+    let prepare = || {
+        let compiled = check::compile(&args.file, &text, &args.inputs, &stack.capabilities)?;
+        served(&compiled, &settings)?;
+        Ok((compiled, args.trace.as_deref().map(trace::Output::create).transpose()?))
+    };
+    let (compiled, traced) = match prepare() {
+        Ok(prepared) => prepared,
         Err(failure) => {
             stack.stop().await?;
             return Err(failure);
         }
     };
-    if let Err(failure) = served(&compiled, &settings) {
-        stack.stop().await?;
-        return Err(failure);
-    }
     let mut progress = Progress::new(compiled.name.clone(), false);
     // as CI systems and test runners hand it to what they start
     let trace = stack.traces.begin(std::env::var("TRACEPARENT").ok().as_deref());
     let view = execute(&stack.backend, &compiled, trace, &mut progress, &signal::shutdown()?).await?;
     progress.finish();
-    stack.stop().await?;
-    if args.waterfall || args.trace.is_some() {
+    let mut left = stack.stop().await;
+    if args.waterfall || traced.is_some() {
         let found = attribution(&view);
         if args.waterfall {
             note(format_args!("{}\n{}", waterfall::draw(&view, &found, false), waterfall::account(&found)));
         }
-        if let Some(file) = &args.trace {
-            trace::write(file, &view, &found)?;
+        if let Some(traced) = traced {
+            left = left.and(traced.write(&view, &found));
         }
     }
-    if args.json {
-        let succeeded = view.status == RunStatus::Succeeded;
-        say(serde_json::to_string(&Attributed::from(view)).map_err(anyhow::Error::from)?);
-        return if succeeded { Ok(()) } else { Err(Failure::new(Code::RunFailed, "")) };
-    }
-    finish(&view, false)
+    // whatever else went wrong: the output was paid for
+    let ended = if args.json {
+        say(serde_json::to_string(&Attributed::from(view.clone())).map_err(anyhow::Error::from)?);
+        match view.status {
+            RunStatus::Succeeded => Ok(()),
+            _ => Err(Failure::new(Code::RunFailed, "")),
+        }
+    } else {
+        finish(&view, false)
+    };
+    ended.and(left)
 }
 
 /// A task of a pool that nobody serves would wait for ever.

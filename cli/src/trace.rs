@@ -8,6 +8,8 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap},
+    fs::File,
+    io::Write,
     path::Path,
 };
 
@@ -23,10 +25,27 @@ use crate::{exit::Failure, waterfall};
 /// The one process of a trace: the run.
 const PID: u64 = 1;
 
-/// Writes the trace of `run` to `file`.
-pub fn write(file: &Path, run: &RunView, found: &Attribution) -> Result<(), Failure> {
-    let text = serde_json::to_vec(&trace(run, found)).map_err(anyhow::Error::from)?;
-    std::fs::write(file, text).map_err(|error| Failure::usage(format!("--trace {}: {error}", file.display())))
+/// Where a trace goes: opened before there is one, so that no run is paid for whose trace can't be written.
+pub struct Output<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Output<'a> {
+    /// Makes `path`, or empties it.
+    pub fn create(path: &'a Path) -> Result<Self, Failure> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(Failure::usage(format!("--trace {}: {error}", path.display()))),
+        }
+    }
+
+    /// Writes the trace of `run`.
+    pub fn write(mut self, run: &RunView, found: &Attribution) -> Result<(), Failure> {
+        let text = serde_json::to_vec(&trace(run, found)).map_err(anyhow::Error::from)?;
+        let written = self.file.write_all(&text);
+        written.map_err(|error| Failure::usage(format!("--trace {}: {error}", self.path.display())))
+    }
 }
 
 /// Where a task's slice lies: its lane, and from when to when in microseconds of the run.

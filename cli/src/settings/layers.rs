@@ -2,11 +2,17 @@
 //! given is taken as it is: a number with a point is no whole number, and nothing is cut to fit. So the layers are read
 //! as plain values first, which `config` leaves as they are, and only then as settings, which it would coerce.
 
-use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    fs::File,
+    io::Read,
+    path::Path,
+};
 
 use anyhow::{Context, anyhow, bail};
 use config::{Config, FileFormat};
-use serde::de::DeserializeOwned;
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
 use serde_json::Value;
 
 /// Largest configuration file, in bytes.
@@ -111,7 +117,72 @@ fn parse(file: &Path) -> anyhow::Result<Config> {
         _ => bail!("{shown}: the format is told by the name: use .toml, .yaml or .json"),
     };
     let layer = Config::builder().add_source(config::File::from_str(&text, format)).build();
-    layer.map_err(|error| anyhow!("{shown}: {error}"))
+    let layer = layer.map_err(|error| anyhow!("{shown}: {error}"))?;
+    // `config` takes the last of two, and what is no number as not set
+    let sound = match format {
+        FileFormat::Json => serde_json::from_str(&text).map_err(anyhow::Error::from),
+        _ => layer.clone().try_deserialize().map_err(anyhow::Error::from),
+    };
+    let _: Sound = sound.map_err(|error| anyhow!("{shown}: {error}"))?;
+    Ok(layer)
+}
+
+/// Any value in which no key comes twice and every fraction is finite.
+struct Sound;
+
+impl<'de> Deserialize<'de> for Sound {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Sound {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a setting")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self, E> {
+        if value.is_finite() { Ok(self) } else { Err(E::custom(format_args!("{value} is no finite number"))) }
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = members.next_key::<String>()? {
+            if keys.contains(&key) {
+                return Err(de::Error::custom(format_args!("`{key}` is given twice")));
+            }
+            members.next_value::<Self>()?;
+            keys.insert(key);
+        }
+        Ok(self)
+    }
 }
 
 /// A few lines of anchors and aliases can stand for billions of values, and `config` has no bound on them.

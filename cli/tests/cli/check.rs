@@ -49,6 +49,13 @@ async fn every_error_is_named_with_its_place() {
 }
 
 #[tokio::test]
+async fn a_check_needs_no_keys_and_says_which_a_run_does() {
+    let spec = "tasks: {a: {llm: {model: openai/gpt-5, prompt: hi}}}";
+    let ended = finish_with(trireme(&["check", "-"]), spec.as_bytes()).await;
+    assert!(ended.expect(0, &["OPENAI_API_KEY"]).out.contains("llm openai/gpt-5"), "{}", ended.out);
+}
+
+#[tokio::test]
 async fn every_example_is_sound() {
     let simulator = Simulator::examples().await;
     for name in example_names() {

@@ -34,8 +34,12 @@ async fn commands_speak_https_with_the_authority_that_they_are_given() {
     run(&["health", &health, "--ca-file", &ca]).await.expect(0, &[]);
     // nothing is sent to somebody whom nobody vouches for
     for more in [&[][..], &["--ca-file", &other]] {
-        submit(more).await.expect(69, &["certificate"]);
+        let refused = submit(more).await;
+        refused.expect(69, &["invalid peer certificate", "--ca-file"]);
+        assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
     }
+    let refused = run(&["health", &health]).await;
+    assert_eq!(refused.expect(69, &["certificate", "--ca-file"]).err.lines().count(), 1, "{}", refused.err);
     submit(&["--ca-file", &spec]).await.expect(64, &["--ca-file", "no certificate"]);
     process.stop(SOON).await;
 }

@@ -204,6 +204,36 @@ async fn what_can_not_be_read_is_named() {
 }
 
 #[tokio::test]
+async fn an_input_that_begins_like_json_is_json() {
+    let deep = format!("a={}{}", "[".repeat(70), "]".repeat(70));
+    for (input, why) in [(r#"a={"x":1,"x":2}"#, "twice"), (&deep, "64"), ("a=[1", "malformed")] {
+        run(&["run", &hello(), "--input", input]).await.expect(64, &["input.a", why]);
+        run(&["submit", &hello(), "--input", input]).await.expect(64, &["input.a", why]);
+    }
+}
+
+#[tokio::test]
+async fn a_trace_that_can_not_be_written_costs_no_run() {
+    let simulator = Simulator::text("rules: [{respond: {text: fine}}]").await;
+    let spec = "tasks: {a: {llm: {model: sim/fast, prompt: hi}}}\noutput: \"{{ a.text }}\"";
+    let with = |trace| ["--config", simulator.config(), "--trace", trace];
+    run_text(spec, &with("/nonexist/x")).await.expect(64, &["--trace /nonexist/x"]);
+    assert_eq!(simulator.calls().await.len(), 0);
+    // a disk that fills up meanwhile
+    let full = run_text(spec, &with("/dev/full")).await;
+    assert_eq!(full.expect(64, &["--trace /dev/full"]).out, "fine\n");
+}
+
+#[tokio::test]
+async fn a_run_says_that_traces_are_off() {
+    let mut command = trireme(&["run", &hello()]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_TRACES_SAMPLER", "odd");
+    finish_with(command, b"").await.expect(0, &["traces are off"]);
+    let quiet = run(&["run", &hello()]).await;
+    assert!(!quiet.expect(0, &[]).err.to_lowercase().contains("warn"), "{}", quiet.err);
+}
+
+#[tokio::test]
 async fn json_specs_run_like_yaml() {
     let spec = r#"{"tasks": {"a": {"tool": {"name": "value", "args": {"value": [1, {"x": null}]}}}}, "output": "{{ a }}"}"#;
     assert_eq!(run_text(spec, &[]).await.expect(0, &[]).out, "[1,{\"x\":null}]\n");

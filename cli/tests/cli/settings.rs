@@ -94,6 +94,14 @@ async fn settings_finds_what_run_would_refuse() {
         ("long.toml", "[coordinator]\nbody_timeout = \"2days\"\n", &["coordinator", "body_timeout", "24h"]),
         ("bomb.yaml", &bomb, &["bomb.yaml"]),
         ("list.yaml", "[1, 2]\n", &["list.yaml", "expected a map"]),
+        ("nan.toml", "[telemetry.otlp]\nratio = nan\n", &["nan.toml", "telemetry.otlp.ratio", "NaN"]),
+        ("inf.toml", "[telemetry.otlp]\nratio = -inf\n", &["inf.toml", "telemetry.otlp.ratio", "-inf"]),
+        ("inf.yaml", "telemetry: {otlp: {ratio: .inf}}\n", &["inf.yaml", "line 1", "non-finite"]),
+        (
+            "twice.json",
+            "{\"worker\": {\"slots\": 1, \"slots\": 2}}",
+            &["twice.json", "`slots` is given twice", "line 1"],
+        ),
     ];
     for (name, text, texts) in cases {
         let file = dir.path().join(name);

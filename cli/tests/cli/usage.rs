@@ -1,6 +1,13 @@
 //! Help, version, and usage that is wrong.
 
-use crate::support::process::run;
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::support::process::{finish_with, run, trireme};
 
 const COMMANDS: &[&[&str]] = &[
     &["demo"],
@@ -48,6 +55,32 @@ async fn every_command_says_what_it_does() {
 }
 
 #[tokio::test]
+async fn help_has_examples() {
+    for command in [
+        "demo",
+        "run",
+        "dev",
+        "coordinator",
+        "worker",
+        "submit",
+        "runs",
+        "keys",
+        "dead-letters",
+        "pools",
+        "check",
+        "simulate",
+        "settings",
+        "upgrade",
+        "doctor",
+        "health",
+    ] {
+        let help = run(&[command, "--help"]).await;
+        let examples = help.out.split("Example").nth(1).unwrap_or_default();
+        assert!(examples.contains(&format!("trireme {command}")), "{command}: {}", help.out);
+    }
+}
+
+#[tokio::test]
 async fn wrong_usage_exits_64() {
     for command in COMMANDS {
         run(&[command, &["--bogus"][..]].concat()).await.expect(64, &["--bogus"]);
@@ -56,14 +89,88 @@ async fn wrong_usage_exits_64() {
     run(&["nonsense"]).await.expect(64, &["nonsense"]);
     run(&["run"]).await.expect(64, &["<FILE>"]);
     run(&["dev", "--listen", "here"]).await.expect(64, &["--listen", "here"]);
+    run(&["dead-letters", "replay"]).await.expect(64, &["--all"]);
+    run(&["dead-letters", "replay", "r/a", "--all"]).await.expect(64, &["--all"]);
     run(&["submit", "-", "--server", "nonsense"]).await.expect(64, &["--server nonsense", "http://"]);
+}
+
+#[tokio::test]
+async fn an_address_is_an_address_and_nothing_more() {
+    let user = run(&["runs", "list", "--server", "http://ann:canary@127.0.0.1:1"]).await;
+    assert!(!user.expect(64, &["--server", "user or password"]).err.contains("canary"), "{}", user.err);
+    for server in ["http://127.0.0.1:1/?a=b", "http://127.0.0.1:1/#a"] {
+        run(&["runs", "list", "--server", server]).await.expect(64, &["--server", server, "no query"]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_can_not_be_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let list = async |key: &str| {
+        run(&["runs", "list", "--server", "http://127.0.0.1:1", "--api-key-file", key]).await
+    };
+    let broken = list(&file("broken", "canary\nkey\n")).await;
+    assert!(!broken.expect(64, &["the API key", "line break"]).err.contains("canary"), "{}", broken.err);
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for bad in [pipe.to_str().unwrap(), "/dev/zero", &file("large", &"x".repeat((64 << 10) + 1))] {
+        list(bad).await.expect(64, &["--api-key-file", bad, "regular file"]);
+    }
 }
 
 #[tokio::test]
 async fn an_absent_coordinator_is_named() {
     let server = "http://127.0.0.1:1";
-    run(&["runs", "list", "--server", server]).await.expect(69, &[server, "no coordinator answers"]);
+    let list = ["runs", "list", "--server", server];
+    run(&list).await.expect(69, &[server, "no coordinator answers", "refused"]);
     run(&["runs", "--server", server, "follow", "x"]).await.expect(69, &[server]);
     let hello = crate::support::examples().join("hello.yaml");
-    run(&["submit", hello.to_str().unwrap(), "--server", server]).await.expect(69, &[server]);
+    let submit = run(&["submit", hello.to_str().unwrap(), "--server", server]).await;
+    submit.expect(69, &[server, "trying for 5 s", "no coordinator answers"]);
+    assert_eq!(submit.err.matches("trying").count(), 1, "{}", submit.err);
+    run(&["health", server]).await.expect(69, &[server, "refused"]);
+    // commands that only ask need no settings, and half of a fleet's are none
+    let mut command = trireme(&list);
+    command.env("TRIREME__AMQP__URL", "amqp://127.0.0.1:1");
+    finish_with(command, b"").await.expect(69, &["no coordinator answers"]);
+}
+
+/// Answers one request after `wait` with `answer`, and gives its own address.
+async fn stranger(wait: Duration, answer: &'static str) -> String {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(wait).await;
+        let (mut socket, _) = TcpListener::bind(address).await.unwrap().accept().await.unwrap();
+        let mut request = [0; 64 << 10];
+        let _ = socket.read(&mut request).await.unwrap();
+        let head = format!("content-type: application/json\r\ncontent-length: {}", answer.len() - 4);
+        let answer =
+            format!("HTTP/1.1 {} X\r\n{head}\r\nconnection: close\r\n\r\n{}", &answer[..3], &answer[4..]);
+        socket.write_all(answer.as_bytes()).await.unwrap();
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn a_submit_waits_for_a_coordinator_that_is_starting() {
+    let hello = crate::support::examples().join("hello.yaml");
+    let server = stranger(Duration::from_secs(1), "202 {\"run_id\":\"r-1\"}").await;
+    let submit = run(&["submit", hello.to_str().unwrap(), "--server", &server]).await;
+    assert_eq!(submit.expect(0, &[&server, "trying"]).out, "r-1\n");
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_coordinator_is_named() {
+    for (answer, code, why) in
+        [("404 {}", 64, "404"), ("500 null", 69, "500"), ("200 nonsense", 69, "expected")]
+    {
+        let server = stranger(Duration::ZERO, answer).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        run(&["runs", "list", "--server", &server]).await.expect(code, &[&server, why]);
+    }
 }
