@@ -93,7 +93,7 @@ async fn the_market_brief_answers_the_same_twice() {
 #[tokio::test]
 async fn the_agent_loop_ends() {
     let simulator = example("weather-agent.yaml").await;
-    let mut body = json!({"model": "sim/agent", "messages": [{"role": "user", "content": "Weather?"}],
+    let mut body = json!({"model": "agent", "messages": [{"role": "user", "content": "Weather?"}],
         "tools": [{"type": "function", "function": {"name": "weather"}}]});
     let answer: Value = openai(&simulator, &body).send().await.unwrap().json().await.unwrap();
     let message = answer["choices"][0]["message"].clone();
