@@ -30,6 +30,13 @@ pub async fn dev(args: Listen, mut settings: Settings) -> Result<(), Failure> {
         settings.coordinator.listen = listen;
     }
     settings.coordinator.check_access().map_err(Failure::usage)?;
+    if settings.coordinator.no_key_can_be_had() {
+        // nobody but this process reaches its store
+        return Err(Failure::usage(
+            "coordinator.access = \"keys\": nobody could ever have one; set coordinator.bootstrap_key_file, or \
+             coordinator.keys (trireme keys hash)",
+        ));
+    }
     let shutdown = signal::shutdown()?;
     let mut stack = Stack::start(&settings).await?;
     build_info(&stack.registry, "dev").map_err(anyhow::Error::from)?;

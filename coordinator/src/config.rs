@@ -286,6 +286,11 @@ impl Config {
         Ok(())
     }
 
+    /// Whether keys are asked for and no setting gives anybody one: then the store must.
+    pub fn no_key_can_be_had(&self) -> bool {
+        self.access == AccessMode::Keys && self.bootstrap_key_file.is_none() && self.keys.is_empty()
+    }
+
     /// Whether only this machine reaches `listen`.
     pub(crate) fn loopback(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()

@@ -166,3 +166,10 @@ async fn a_taken_port_is_named() {
     run(&["dev", "--listen", &address]).await.expect(69, &[&address]);
     run(&["simulate", "--listen", &address]).await.expect(69, &[&address]);
 }
+
+#[tokio::test]
+async fn keys_that_nobody_could_ever_have_are_refused() {
+    let mut command = trireme(&["dev", "--listen", "127.0.0.1:0"]);
+    command.env("TRIREME__COORDINATOR__ACCESS", "keys");
+    finish_with(command, b"").await.expect(64, &["coordinator.access", "bootstrap_key_file"]);
+}

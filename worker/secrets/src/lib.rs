@@ -173,7 +173,9 @@ mod tests {
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("device")).unwrap();
         std::fs::write(dir.path().join("large"), "x".repeat(MAX_BYTES as usize + 1)).unwrap();
         std::fs::write(dir.path().join("binary"), [0xff]).unwrap();
-        assert!(std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap().success()
+        );
         for (name, why) in [
             ("dir", "is no file"),
             ("device", "is no file"),

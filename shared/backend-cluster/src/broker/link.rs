@@ -237,7 +237,9 @@ mod tests {
         assert_eq!(uri.query.frame_max, Some(FRAME_MAX));
         let given = parse(&Config::new("amqp://localhost?frame_max=8192", "t")).unwrap();
         assert_eq!(given.query.frame_max, Some(8192));
-        for wrong in ["http://x", "amqp://h?frame_max=4095", "amqp://h?frame_max=4294967295", "amqp://h?frame_max=x"] {
+        for wrong in
+            ["http://x", "amqp://h?frame_max=4095", "amqp://h?frame_max=4294967295", "amqp://h?frame_max=x"]
+        {
             assert!(matches!(parse(&Config::new(wrong, "t")), Err(Error::Url(_))), "{wrong}");
         }
         for (wrong, says) in [
