@@ -264,8 +264,12 @@ impl Stage {
     }
 
     pub(crate) async fn status(&self, run: &RunId) -> RunStatus {
+        // another story's sweep may end the run between two reads, but only once
+        let before = self.run(run).await.status;
         let summary = self.backend().summary(run).await.unwrap().unwrap();
-        assert_eq!(summary.status, self.run(run).await.status, "the summary tells another story");
+        if summary.status != before {
+            assert_eq!(summary.status, self.run(run).await.status, "the summary tells another story");
+        }
         summary.status
     }
 
