@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use trireme_backend::Backend;
-use trireme_backend_cluster::Cluster;
+use trireme_backend_cluster::{
+    Cluster,
+    store::{Config, Store},
+};
 use trireme_coordinator::{Coordinator, Socket, SpecIntake, TlsFiles};
 use trireme_telemetry::{OpsServer, Traces, build_info, ops_router};
 use trireme_worker::{Metrics, Pool, Worker};
@@ -221,6 +224,19 @@ fn pools(names: &[String], configured: &[Pool]) -> Result<Vec<Pool>, Failure> {
         Ok(Pool { name: name.to_owned(), slots })
     };
     names.iter().map(parse).collect()
+}
+
+/// The store alone, for commands that need no broker.
+pub async fn store(settings: &Settings) -> Result<Store, Failure> {
+    let cluster = settings.cluster().map_err(|error| Failure::usage(format!("{error:#}")))?;
+    let config = Config {
+        shards: cluster.shards,
+        connections: 2,
+        timeout: cluster.redis_timeout,
+        tls: cluster.redis_tls,
+        ..Config::new(cluster.redis_url, cluster.prefix)
+    };
+    Ok(Store::connect(config, Arc::new(|_| ())).await?)
 }
 
 #[cfg(test)]

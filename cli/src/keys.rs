@@ -3,12 +3,11 @@
 use std::{
     collections::BTreeSet,
     io::Read,
-    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use trireme_backend::{Access, Quota, Scope};
-use trireme_backend_cluster::store::{Config, Store};
+use trireme_backend_cluster::store::Store;
 use trireme_coordinator::{KeyList, KeyText, KeyView, Minting, NewKey, mint};
 use trireme_model::{KeyId, Ms, Rate};
 
@@ -16,6 +15,7 @@ use crate::{
     client::Client,
     command::{CreateKey, Keys, KeysAction},
     exit::{Code, Failure, note, say},
+    fleet,
     settings::Settings,
 };
 
@@ -34,7 +34,7 @@ pub async fn keys(args: Keys, settings: Settings) -> Result<(), Failure> {
         return hash();
     }
     let place = match args.store {
-        true => Place::Store(store(&settings).await?),
+        true => Place::Store(fleet::store(&settings).await?),
         false => Place::Api(Client::new(&args.server)?),
     };
     match args.action {
@@ -43,19 +43,6 @@ pub async fn keys(args: Keys, settings: Settings) -> Result<(), Failure> {
         KeysAction::Revoke { id } => revoke(&place, &id).await,
         KeysAction::Hash => Ok(()),
     }
-}
-
-/// The store alone: keys need no broker.
-async fn store(settings: &Settings) -> Result<Store, Failure> {
-    let cluster = settings.cluster().map_err(|error| Failure::usage(format!("--store: {error:#}")))?;
-    let config = Config {
-        shards: cluster.shards,
-        connections: 2,
-        timeout: cluster.redis_timeout,
-        tls: cluster.redis_tls,
-        ..Config::new(cluster.redis_url, cluster.prefix)
-    };
-    Ok(Store::connect(config, Arc::new(|_| ())).await?)
 }
 
 async fn create(place: &Place, args: CreateKey) -> Result<(), Failure> {

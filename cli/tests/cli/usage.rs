@@ -1,13 +1,14 @@
 //! Help, version, and usage that is wrong.
 
-use std::time::Duration;
-
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use crate::support::process::{finish_with, run, trireme};
+use crate::support::{
+    SOON,
+    process::{Process, finish_with, run, trireme},
+};
 
 const COMMANDS: &[&[&str]] = &[
     &["demo"],
@@ -140,28 +141,27 @@ async fn an_absent_coordinator_is_named() {
     finish_with(command, b"").await.expect(69, &["no coordinator answers"]);
 }
 
-/// Answers one request after `wait` with `answer`, and gives its own address.
-async fn stranger(wait: Duration, answer: &'static str) -> String {
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    tokio::spawn(async move {
-        tokio::time::sleep(wait).await;
-        let (mut socket, _) = TcpListener::bind(address).await.unwrap().accept().await.unwrap();
-        let mut request = [0; 64 << 10];
-        let _ = socket.read(&mut request).await.unwrap();
-        let head = format!("content-type: application/json\r\ncontent-length: {}", answer.len() - 4);
-        let answer =
-            format!("HTTP/1.1 {} X\r\n{head}\r\nconnection: close\r\n\r\n{}", &answer[..3], &answer[4..]);
-        socket.write_all(answer.as_bytes()).await.unwrap();
-    });
-    format!("http://{address}")
+/// Answers one request with `answer`: a status, a space and a body.
+async fn stranger(listener: TcpListener, answer: &'static str) {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut request = [0; 64 << 10];
+    let _ = socket.read(&mut request).await.unwrap();
+    let (status, body) = answer.split_once(' ').unwrap();
+    let head = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+    let answer = format!("HTTP/1.1 {status} X\r\n{head}\r\nconnection: close\r\n\r\n{body}");
+    socket.write_all(answer.as_bytes()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_submit_waits_for_a_coordinator_that_is_starting() {
     let hello = crate::support::examples().join("hello.yaml");
-    let server = stranger(Duration::from_secs(1), "202 {\"run_id\":\"r-1\"}").await;
-    let submit = run(&["submit", hello.to_str().unwrap(), "--server", &server]).await;
-    assert_eq!(submit.expect(0, &[&server, "trying"]).out, "r-1\n");
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let server = format!("http://{address}");
+    let mut submit =
+        Process::start("submit", trireme(&["submit", hello.to_str().unwrap(), "--server", &server]));
+    submit.line("trying for 5 s").await;
+    tokio::spawn(stranger(TcpListener::bind(address).await.unwrap(), "202 {\"run_id\":\"r-1\"}"));
+    assert!(submit.ended(SOON).await.success(), "{}", submit.output());
 }
 
 #[tokio::test]
@@ -169,8 +169,9 @@ async fn a_server_that_is_no_coordinator_is_named() {
     for (answer, code, why) in
         [("404 {}", 64, "404"), ("500 null", 69, "500"), ("200 nonsense", 69, "expected")]
     {
-        let server = stranger(Duration::ZERO, answer).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(stranger(listener, answer));
         run(&["runs", "list", "--server", &server]).await.expect(code, &[&server, why]);
     }
 }
