@@ -13,7 +13,7 @@ use crate::api::{App, Code, Problem};
 const TOO_MANY_RUNS_MS: Ms = 5_000;
 
 /// Where a key stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Standing {
     /// Requests a minute, and what is left of them.
     submits: Option<(u32, Admitted)>,
@@ -22,9 +22,14 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Of a key whose rate is not asked.
+    pub(crate) fn of(who: &Identity) -> Self {
+        Self { submits: None, runs: who.quota.in_flight.map(|most| (most, false)) }
+    }
+
     /// Takes one request to start a run out of the key's rate; tells what is left even where it refuses.
     pub(crate) async fn admit(app: &App, who: &Identity) -> (Self, Result<(), Problem>) {
-        let mut standing = Self { runs: who.quota.in_flight.map(|most| (most, false)), ..Self::default() };
+        let mut standing = Self::of(who);
         let (Some(key), Some(rate)) = (&who.key, who.quota.submits) else { return (standing, Ok(())) };
         let admitted = match app.backend.access().admit(key, rate).await {
             Ok(admitted) => admitted,

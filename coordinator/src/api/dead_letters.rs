@@ -1,6 +1,6 @@
 //! Tasks in quarantine and runs that failed: look at them, and let them go on in a new run. For operators, who see the
-//! dead letters of all tenants; a replay belongs to the tenant and counts for the key of the run that it replays. Whoever
-//! replays a run of their own is admitted as if they submitted it.
+//! dead letters of all tenants; a replay belongs to the tenant of the run that it replays and counts for the key that asked
+//! for it. Whoever replays a run of their own is admitted as if they submitted it.
 
 use std::sync::Arc;
 
@@ -97,49 +97,67 @@ async fn find(app: &App, run: &RunId, task: &TaskId) -> Result<DeadLetter, Probl
 /// `POST /v1/dead-letters/{run}/{task}/replay`
 pub async fn replay(
     State(app): State<Arc<App>>,
+    Who(who): Who,
     Letter(run, task): Letter,
     uri: Uri,
-) -> Result<Response, Problem> {
-    query::none(&uri)?;
-    find(&app, &run, &task).await?;
-    answer(&app, &run).await
+) -> Response {
+    let mut standing = Standing::of(&who);
+    let outcome = async {
+        query::none(&uri)?;
+        find(&app, &run, &task).await?;
+        answer(&app, &who, &mut standing, &run).await
+    };
+    let outcome = outcome.await;
+    told(&standing, outcome)
 }
 
 /// `POST /v1/runs/{id}/replay`
 pub async fn replay_run(State(app): State<Arc<App>>, Who(who): Who, Id(run): Id, uri: Uri) -> Response {
-    let (standing, admitted) = Standing::admit(&app, &who).await;
-    let outcome = match admitted {
-        Ok(()) => replay_own(&app, &who, &run, &uri).await,
-        Err(problem) => Err(problem),
+    let (mut standing, admitted) = Standing::admit(&app, &who).await;
+    let outcome = async {
+        admitted?;
+        query::none(&uri)?;
+        app.own_run(&who, &run).await?;
+        runs::admit_backlog(&app, run.next_replay().ok().as_ref()).await?;
+        let _permit = app.admit_submit()?;
+        answer(&app, &who, &mut standing, &run).await
     };
-    let mut response = outcome.unwrap_or_else(Problem::into_response);
+    let outcome = outcome.await;
+    told(&standing, outcome)
+}
+
+fn told(standing: &Standing, outcome: Result<impl IntoResponse, Problem>) -> Response {
+    let mut response = outcome.map_or_else(Problem::into_response, IntoResponse::into_response);
     standing.tell(&mut response);
     response
 }
 
-async fn replay_own(app: &App, who: &Identity, run: &RunId, uri: &Uri) -> Result<Response, Problem> {
-    query::none(uri)?;
-    app.own_run(who, run).await?;
-    runs::admit_backlog(app, run.next_replay().ok().as_ref()).await?;
-    let _permit = app.admit_submit()?;
-    answer(app, run).await
-}
-
 /// 202 with the new run, or 200 where it was there.
-async fn answer(app: &App, run: &RunId) -> Result<Response, Problem> {
-    let (replay, created) = replay_of(app, run).await?;
+async fn answer(
+    app: &App,
+    who: &Identity,
+    standing: &mut Standing,
+    run: &RunId,
+) -> Result<Response, Problem> {
+    let (replay, created) = replay_of(app, who, standing, run).await?;
     let location = HeaderValue::from_str(&format!("/v1/runs/{}", replay.run_id))
         .unwrap_or_else(|_| unreachable!("a run id needs no escaping"));
     let status = if created { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, [(header::LOCATION, location)], Json(replay)).into_response())
 }
 
-async fn replay_of(app: &App, run: &RunId) -> Result<(Replay, bool), Problem> {
+async fn replay_of(
+    app: &App,
+    who: &Identity,
+    standing: &mut Standing,
+    run: &RunId,
+) -> Result<(Replay, bool), Problem> {
     // dying behind this call leaves a new run that nobody was told of: a repeat finds it, by its id
-    let (run_id, created) = match app.backend.replay(run).await? {
+    let (run_id, created) = match app.backend.replay(run, &who.caller()).await? {
         Replayed::Created(again) => (again, true),
         Replayed::Exists(again) => (again, false),
         Replayed::Gone => return Err(Problem::no_run(run)),
+        Replayed::Limited => return Err(standing.too_many_runs()),
         Replayed::Refused(status) => {
             let why = match status {
                 RunStatus::Running => "is running",
@@ -161,15 +179,26 @@ async fn replay_of(app: &App, run: &RunId) -> Result<(Replay, bool), Problem> {
 }
 
 /// `POST /v1/dead-letters/replay`: one page of the list.
-pub async fn replay_all(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Replays>, Problem> {
-    let page = app.backend.dead_letters(query::dead(&uri)?).await?;
+pub async fn replay_all(State(app): State<Arc<App>>, Who(who): Who, uri: Uri) -> Response {
+    let mut standing = Standing::of(&who);
+    let outcome = replay_page(&app, &who, &mut standing, &uri).await.map(Json);
+    told(&standing, outcome)
+}
+
+async fn replay_page(
+    app: &App,
+    who: &Identity,
+    standing: &mut Standing,
+    uri: &Uri,
+) -> Result<Replays, Problem> {
+    let page = app.backend.dead_letters(query::dead(uri)?).await?;
     let next_cursor = page.next.as_ref().map(query::dead_cursor);
     let (mut replays, mut left) = (Vec::<Replay>::new(), Vec::new());
     for letter in page.letters {
         if replays.iter().any(|replay| replay.replay_of == letter.run_id) {
             continue;
         }
-        match replay_of(&app, &letter.run_id).await {
+        match replay_of(app, who, standing, &letter.run_id).await {
             Ok((replay, _)) => replays.push(replay),
             // one that has been forgotten meanwhile is not left either
             Err(problem) if problem.code == Code::RunNotFound => {}
@@ -178,5 +207,5 @@ pub async fn replay_all(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Re
             Err(problem) => return Err(problem),
         }
     }
-    Ok(Json(Replays { replays, left, next_cursor }))
+    Ok(Replays { replays, left, next_cursor })
 }

@@ -330,6 +330,17 @@ async fn a_replay_is_admitted_as_a_submit_is() {
         code(guarded.ask(&key, Method::POST, &format!("/v1/runs/{first}-r1/replay"), None).await).await,
         (429, "rate_limited".into())
     );
+    // a run of one key, replayed by another of the tenant, is one of the other's
+    let (one, _) = guarded.key("t", json!({"quota": {"in_flight": 1}})).await;
+    let second = guarded.run(&one).await;
+    let path = format!("/v1/runs/{first}-r1/replay");
+    let replay = async || guarded.ask(&one, Method::POST, &path, None).await;
+    let refused = replay().await;
+    assert_eq!(refused.headers()["retry-after"], "5");
+    assert_eq!(code(refused).await, (429, "too_many_runs".into()));
+    fail(&*backend, &second).await;
+    assert_eq!(replay().await.status(), 202);
+    assert_eq!(code(guarded.submit(&one, None).await).await, (429, "too_many_runs".into()));
 }
 
 #[tokio::test]

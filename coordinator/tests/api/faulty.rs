@@ -13,8 +13,8 @@ use trireme_backend::{
 };
 use trireme_backend_embedded::Embedded;
 use trireme_model::{
-    Admitted, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, KeyId,
-    Rate, Renew, Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
+    Admitted, Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail,
+    Failed, KeyId, Rate, Renew, Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
 };
 
 pub struct Faulty {
@@ -89,8 +89,8 @@ impl Backend for Faulty {
     async fn delete(&self, run: &RunId) -> Result<Deleted, Error> {
         self.check()?.delete(run).await
     }
-    async fn replay(&self, run: &RunId) -> Result<Replayed, Error> {
-        self.check()?.replay(run).await
+    async fn replay(&self, run: &RunId, caller: &Caller) -> Result<Replayed, Error> {
+        self.check()?.replay(run, caller).await
     }
     async fn dead_letters(&self, query: DeadQuery) -> Result<DeadPage, Error> {
         self.check()?.dead_letters(query).await

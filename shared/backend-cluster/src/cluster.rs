@@ -15,8 +15,8 @@ use trireme_backend::{
     Events, Health, ListQuery, Mark, Page, PausedPool, Recorded, Swept, Via, Watch,
 };
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Hint, Ms,
-    Priority, Renew, Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
+    Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Hint,
+    Ms, Priority, Renew, Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
 };
 use trireme_telemetry::Traces;
 
@@ -360,8 +360,8 @@ impl Backend for Cluster {
         self.0.store.delete(run).await
     }
 
-    async fn replay(&self, run: &RunId) -> Result<Replayed, Error> {
-        self.0.store.replay(run).await
+    async fn replay(&self, run: &RunId, caller: &Caller) -> Result<Replayed, Error> {
+        self.0.store.replay(run, caller).await
     }
 
     async fn sweep(&self) -> Result<Swept, Error> {

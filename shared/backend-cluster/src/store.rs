@@ -42,8 +42,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trireme_backend::{Abort, Delta, Error, Events, Recorded, Swept, Watch, check_complete, check_extend};
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Ms, Outcome,
-    Renew, Renewed, Run, RunId, Submit, Submitted, TaskId, limits::REPUBLISH_MS, view::RunSummary,
+    Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Ms,
+    Outcome, Renew, Renewed, Run, RunId, Submit, Submitted, TaskId, limits::REPUBLISH_MS, view::RunSummary,
 };
 
 use crate::{
@@ -225,16 +225,17 @@ impl Store {
     pub async fn submit(&self, submit: Submit) -> Result<Submitted, Error> {
         // who watched before there was a run is told as well
         let watched = self.0.watches.watches(&submit.run);
-        let accept = Accept::new(&submit, watched, self.flying_elsewhere(&submit).await?)?;
+        let accept =
+            Accept::new(&submit, watched, self.flying_elsewhere(&submit.run, &submit.caller).await?)?;
         self.of(&submit.run).submit.submit(accept).await
     }
 
     /// How many runs of a limited key are under way in other shards than the run's own, which counts for itself in
     /// the step that accepts the run. Exact with one shard; with more, runs that are accepted by several shards at
     /// this very moment do not see each other.
-    async fn flying_elsewhere(&self, submit: &Submit) -> Result<u64, Error> {
-        let (Some(key), Some(_)) = (&submit.caller.key, submit.caller.in_flight) else { return Ok(0) };
-        let own = usize::from(submit.run.shard(self.0.shards.len() as u16));
+    async fn flying_elsewhere(&self, run: &RunId, caller: &Caller) -> Result<u64, Error> {
+        let (Some(key), Some(_)) = (&caller.key, caller.in_flight) else { return Ok(0) };
+        let own = usize::from(run.shard(self.0.shards.len() as u16));
         let others = self.shards().enumerate().filter(|(at, _)| *at != own);
         let mut count = redis::pipe();
         for (_, shard) in others {

@@ -310,7 +310,7 @@ impl Backend for Embedded {
         Ok(Deleted::Deleted)
     }
 
-    async fn replay(&self, id: &RunId) -> Result<Replayed, Error> {
+    async fn replay(&self, id: &RunId, caller: &Caller) -> Result<Replayed, Error> {
         let store = &self.0;
         let old = match store.shard(id).get(id) {
             None => return Ok(Replayed::Gone),
@@ -326,13 +326,16 @@ impl Backend for Embedded {
         store.check_room(true)?;
         let mut effects = Effects::default();
         let mut shard = store.shard(&again);
+        if shard.get(&again).is_none() && !store.take_off(caller) {
+            return Ok(Replayed::Limited);
+        }
         let now = store.now();
-        let run = old.replay(now, &mut effects).map_err(|error| Error::Unusable(error.to_string()))?;
+        let run = old
+            .replay(caller.key.clone(), now, &mut effects)
+            .map_err(|error| Error::Unusable(error.to_string()))?;
         let kept = shard.replay(run, &mut effects);
         if let Some(bytes) = kept {
-            lock(&store.by_age).insert((old.tenant.clone(), now, again.clone()));
-            // whoever may replay is not held to the key's quota
-            store.take_off(&Caller { tenant: old.tenant, key: old.key, in_flight: None });
+            lock(&store.by_age).insert((old.tenant, now, again.clone()));
             store.bytes.fetch_add(bytes, Relaxed);
             store.list(&again, &effects);
         }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Renew, Renewed,
-    Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
+    Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Renew,
+    Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
 };
 
 use crate::{
@@ -71,7 +71,7 @@ around! {
     pause(pool: &str, paused: bool) -> Result<bool, Error>;
     paused() -> Result<Vec<PausedPool>, Error>;
     delete(run: &RunId) -> Result<Deleted, Error>;
-    replay(run: &RunId) -> Result<Replayed, Error>;
+    replay(run: &RunId, caller: &Caller) -> Result<Replayed, Error>;
     dead_letters(query: DeadQuery) -> Result<DeadPage, Error>;
     sweep() -> Result<Swept, Error>;
     append(deltas: Vec<Delta>) -> Result<(), Error>;

@@ -32,8 +32,8 @@ pub use value::{Values, output};
 
 use async_trait::async_trait;
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Renew, Renewed,
-    Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
+    Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Extend, Extended, Fail, Failed, Renew,
+    Renewed, Replayed, Run, RunId, Submit, Submitted, TaskId, view::RunSummary,
 };
 
 /// A store and its hints. Cheap to share behind an `Arc`.
@@ -58,9 +58,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn cancel(&self, run: &RunId) -> Result<Cancelled, Error>;
     /// Forgets an ended run before its time.
     async fn delete(&self, run: &RunId) -> Result<Deleted, Error>;
-    /// Starts the run that goes on from what a failed one recorded; a repeat means the same run. Where it is answered
-    /// [`Replayed::Exists`], that run may have ended or be forgotten by now.
-    async fn replay(&self, run: &RunId) -> Result<Replayed, Error>;
+    /// Starts the run that goes on from what a failed one recorded; a repeat means the same run. It stays with the
+    /// failed one's tenant and counts for the caller's key. Where it is answered [`Replayed::Exists`], that run may
+    /// have ended or be forgotten by now.
+    async fn replay(&self, run: &RunId, caller: &Caller) -> Result<Replayed, Error>;
     /// Looks at a bounded number of entries of the due index whose time has come. Call it again at once
     /// when it says that there is more.
     async fn sweep(&self) -> Result<Swept, Error>;

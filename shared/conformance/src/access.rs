@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use trireme_backend::{ApiKey, ListQuery, Quota, Scope};
-use trireme_model::{Caller, FailureClass, KeyId, Rate, RunId, RunStatus, Submit, Submitted, Tenant};
+use trireme_model::{
+    Caller, FailureClass, KeyId, Rate, Replayed, RunId, RunStatus, Submit, Submitted, Tenant,
+};
 
 use crate::stage::Stage;
 
@@ -143,6 +145,17 @@ pub(crate) async fn only_so_many_runs_of_a_key_at_once(stage: Stage) {
     let failed = stage.take(&stage.run_id("c"), "a").await;
     stage.fails(&failed, FailureClass::Permanent).await;
     assert_eq!(submit("f").await, Submitted::Created);
+    // a replay is one more of whoever asks for it
+    let replay = async |caller: &Caller| stage.backend().replay(&stage.run_id("c"), caller).await.unwrap();
+    assert_eq!(replay(&caller).await, Replayed::Limited);
+    assert!(!stage.run(&stage.run_id("c")).await.replayed);
+    stage.backend().cancel(&stage.run_id("f")).await.unwrap();
+    let again = stage.run_id("c").next_replay().unwrap();
+    assert_eq!(replay(&caller).await, Replayed::Created(again.clone()));
+    assert_eq!(replay(&caller).await, Replayed::Exists(again.clone()));
+    assert_eq!(submit("h").await, Submitted::Limited);
+    stage.does(&again, "a", json!(1)).await;
+    assert_eq!(submit("h").await, Submitted::Created);
     let none = Caller { in_flight: Some(0), ..caller.clone() };
     assert_eq!(stage.backend().submit(of(&stage, &none, "g")).await.unwrap(), Submitted::Limited);
 }

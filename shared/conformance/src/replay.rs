@@ -3,7 +3,7 @@
 use serde_json::json;
 use trireme_backend::DeadQuery;
 use trireme_model::{
-    Claimed, FailureClass, Replayed, RunStatus, TaskStatus,
+    Caller, Claimed, FailureClass, Replayed, RunStatus, TaskStatus,
     limits::{LEASE_MS, MAX_LOST},
 };
 
@@ -30,8 +30,14 @@ pub(crate) async fn of_a_dead_letter_does_only_what_is_missing(stage: Stage) {
     assert_eq!(letters.iter().map(|letter| letter.task.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!((letters[0].run_status, letters[0].starts), (RunStatus::Failed, MAX_LOST));
     let again = run.next_replay().unwrap();
-    assert_eq!(stage.backend().replay(&run).await.unwrap(), Replayed::Created(again.clone()));
-    assert_eq!(stage.backend().replay(&run).await.unwrap(), Replayed::Exists(again.clone()));
+    assert_eq!(
+        stage.backend().replay(&run, &Caller::default()).await.unwrap(),
+        Replayed::Created(again.clone())
+    );
+    assert_eq!(
+        stage.backend().replay(&run, &Caller::default()).await.unwrap(),
+        Replayed::Exists(again.clone())
+    );
     assert_eq!(stage.backend().dead_letters(query).await.unwrap().letters, []);
     assert!(stage.run(&run).await.replayed);
     assert_eq!(stage.value(&again, "a").await, Some(large));
@@ -53,7 +59,9 @@ pub(crate) async fn of_a_map_keeps_what_its_children_made(stage: Stage) {
     let bad = stage.take(&run, "m/1").await;
     stage.fails(&bad, FailureClass::Permanent).await;
     assert_eq!(stage.status(&run).await, RunStatus::Failed);
-    let Replayed::Created(again) = stage.backend().replay(&run).await.unwrap() else { panic!("no replay") };
+    let Replayed::Created(again) = stage.backend().replay(&run, &Caller::default()).await.unwrap() else {
+        panic!("no replay")
+    };
     stage.expand(&again, "m", &[json!(0), json!(1), json!(2), json!(3), json!(4)]).await;
     assert_eq!(stage.try_claim(&again, "m/2").await, Claimed::Done);
     assert_eq!(stage.try_claim(&again, "m/4").await, Claimed::NotReady, "no more than two at once");
@@ -68,8 +76,17 @@ pub(crate) async fn of_a_map_keeps_what_its_children_made(stage: Stage) {
 
 pub(crate) async fn is_refused_for_what_has_not_failed(stage: Stage) {
     let run = stage.submit(stage.draw().tool("a", &[])).await;
-    assert_eq!(stage.backend().replay(&run).await.unwrap(), Replayed::Refused(RunStatus::Running));
+    assert_eq!(
+        stage.backend().replay(&run, &Caller::default()).await.unwrap(),
+        Replayed::Refused(RunStatus::Running)
+    );
     stage.does(&run, "a", json!(1)).await;
-    assert_eq!(stage.backend().replay(&run).await.unwrap(), Replayed::Refused(RunStatus::Succeeded));
-    assert_eq!(stage.backend().replay(&stage.run_id("nobody")).await.unwrap(), Replayed::Gone);
+    assert_eq!(
+        stage.backend().replay(&run, &Caller::default()).await.unwrap(),
+        Replayed::Refused(RunStatus::Succeeded)
+    );
+    assert_eq!(
+        stage.backend().replay(&stage.run_id("nobody"), &Caller::default()).await.unwrap(),
+        Replayed::Gone
+    );
 }

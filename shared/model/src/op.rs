@@ -376,6 +376,8 @@ pub enum Replayed {
     Exists(RunId),
     /// The run has not failed: it is at work, has succeeded or was cancelled.
     Refused(RunStatus),
+    /// As many runs of the caller's key are under way as may be: ask again when one has ended.
+    Limited,
     /// No such run.
     Gone,
 }

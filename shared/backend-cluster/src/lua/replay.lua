@@ -8,14 +8,18 @@
 -- KEYS[4] run         hash of the new run
 -- KEYS[5] log         list of its events
 -- KEYS[6] blobs       hash of its large results: kept before, for some time
--- ARGV[1] listed      its entry in the index of runs
--- ARGV[2] flies       its entry among those under way; '' where it has no API key
--- ARGV[3] fields      packed: names and values in turn
--- ARGV[4] due         packed: times and members in turn
--- ARGV[5] events      packed: the first events
--- RETURNS 1, or 0 when there is such a run already: nothing was written then
+-- ARGV[1] id          of the new run
+-- ARGV[2] listed      its entry in the index of runs
+-- ARGV[3] key         the API key that it counts for; '' where there is none
+-- ARGV[4] most        how many runs of that key may be under way, or -1
+-- ARGV[5] elsewhere   how many of them are in other shards
+-- ARGV[6] fields      packed: names and values in turn
+-- ARGV[7] due         packed: times and members in turn
+-- ARGV[8] events      packed: the first events
+-- RETURNS 1; 0 when there is such a run already, 2 when its key has as many runs as may be: nothing was written then
 -- EMITS   run.started and what follows from what was recorded
--- REPEAT  0
+-- REPEAT  0; what was refused by 2 is tried anew
+--- @include "flying"
 
 local function in_chunks(command, key, list)
   for from = 1, #list, $CHUNK do
@@ -26,12 +30,16 @@ end
 if redis.call('HGET', KEYS[4], 'm') then
   return 0
 end
-local fields, due, events = cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5])
+local id, key, most = ARGV[1], ARGV[3], tonumber(ARGV[4])
+if key ~= '' and most >= 0 and E.flying(KEYS[3], key) + tonumber(ARGV[5]) >= most then
+  return 2
+end
+local fields, due, events = cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7]), cmsgpack.unpack(ARGV[8])
 -- as in "submit": an entry without its run is harmless. Without its head, which comes last, there is no run
 redis.call('UNLINK', KEYS[4], KEYS[5])
-redis.call('ZADD', KEYS[1], 0, ARGV[1])
-if ARGV[2] ~= '' then
-  redis.call('ZADD', KEYS[3], 0, ARGV[2])
+redis.call('ZADD', KEYS[1], 0, ARGV[2])
+if key ~= '' then
+  redis.call('ZADD', KEYS[3], 0, key .. ':' .. id)
 end
 in_chunks('RPUSH', KEYS[5], events)
 in_chunks('ZADD', KEYS[2], due)

@@ -17,6 +17,7 @@
 -- EMITS   run.started
 -- REPEAT  EXISTS for the same fingerprint, CONFLICT for another; what was LIMITED is tried anew
 --- @include "ready"
+--- @include "flying"
 --- @include "clock"
 --- @include "flush"
 
@@ -25,7 +26,7 @@ local accepted, flying = {}, {}
 -- Runs of an API key under way in this shard, those of this batch included.
 local function count_flying(key)
   if not flying[key] then
-    flying[key] = redis.call('ZLEXCOUNT', KEYS[3], '[' .. key .. ':', '(' .. key .. ';')
+    flying[key] = E.flying(KEYS[3], key)
   end
   return flying[key]
 end

@@ -5,13 +5,13 @@
 
 use redis::{Value, cmd, pipe};
 use trireme_backend::{DeadPage, DeadQuery, Error};
-use trireme_model::{Effects, Ms, Replayed, Run, RunId, RunStatus, TaskId, view::DeadLetter};
+use trireme_model::{Caller, Effects, KeyId, Ms, Replayed, Run, RunId, RunStatus, TaskId, view::DeadLetter};
 
 use super::{
     Store,
     layout::{self, Spec, State, kind_of, unpack},
     packer::Packer,
-    read::{bulk, fields, list, text},
+    read::{bulk, fields, list, strange, text},
     script,
     transition::{Emitted, Shard},
 };
@@ -22,6 +22,13 @@ const CHUNK: usize = 128;
 /// Entries of a shard that one call looks at.
 const SCAN: usize = 10_000;
 
+/// The key that a replay counts for, how many of its runs may be under way, and how many are in other shards.
+struct Quota {
+    key: Option<KeyId>,
+    most: Option<u32>,
+    elsewhere: u64,
+}
+
 /// What one shard has; `stopped` is the last entry looked at where there may be more.
 #[derive(Default)]
 struct Part {
@@ -31,7 +38,7 @@ struct Part {
 
 impl Store {
     /// Starts the run that goes on from what a failed one recorded: see [`Run::replay`].
-    pub async fn replay(&self, id: &RunId) -> Result<Replayed, Error> {
+    pub async fn replay(&self, id: &RunId, caller: &Caller) -> Result<Replayed, Error> {
         let old = &self.of(id).shard;
         let Some(run) = old.run(id).await? else { return Ok(Replayed::Gone) };
         if run.status != RunStatus::Failed {
@@ -42,11 +49,19 @@ impl Store {
             return Ok(Replayed::Exists(again));
         }
         let shard = &self.of(&again).shard;
-        let created = shard.replay_of(&run, self.0.watches.watches(&again)).await?;
+        let quota = Quota {
+            key: caller.key.clone(),
+            most: caller.in_flight,
+            elsewhere: self.flying_elsewhere(&again, caller).await?,
+        };
+        let answer = shard.replay_of(&run, quota, self.0.watches.watches(&again)).await?;
+        if answer == Replayed::Limited {
+            return Ok(answer);
+        }
         // if we crash here, the letters stay in the list until somebody replays them again, which finds the run
         let key = old.keys.run(id.as_str());
         old.link.eval(&script::REPLAYED, &[&key, &old.keys.dead], &[id.as_str().as_bytes()]).await?;
-        Ok(if created { Replayed::Created(again) } else { Replayed::Exists(again) })
+        Ok(answer)
     }
 
     /// Tasks in quarantine, newest first.
@@ -63,11 +78,12 @@ impl Store {
 }
 
 impl Shard {
-    /// Writes the replay of `old`; says whether there was none.
-    async fn replay_of(&self, old: &Run, watched: bool) -> Result<bool, Error> {
+    /// Writes the replay of `old` unless there is one or its key has too many runs.
+    async fn replay_of(&self, old: &Run, quota: Quota, watched: bool) -> Result<Replayed, Error> {
         let mut effects = Effects::default();
         let now = self.now().await?;
-        let mut run = old.replay(now, &mut effects).map_err(|error| Error::Unusable(error.to_string()))?;
+        let mut run =
+            old.replay(quota.key, now, &mut effects).map_err(|error| Error::Unusable(error.to_string()))?;
         for task in run.tasks.values_mut() {
             if let Some(result) = &mut task.result {
                 *result = self.keep_ahead(&run.id, std::mem::take(result)).await?;
@@ -92,13 +108,18 @@ impl Shard {
         events_packed.list(&events);
         let id = run.id.as_str();
         let listed = keys::listed(&run.tenant, run.created, &run.id);
-        let flies = run.key.as_ref().map_or_else(String::new, |key| format!("{key}:{id}"));
+        let key = run.key.as_ref().map_or("", KeyId::as_str);
+        let most = quota.most.map_or_else(|| "-1".to_owned(), |most| most.to_string());
+        let elsewhere = quota.elsewhere.to_string();
         let Keys { runs, due, flying, .. } = &self.keys;
         let own = [self.keys.run(id), self.keys.log(id), self.keys.blobs(id)];
         let keys = [&**runs, due, flying, &own[0], &own[1], &own[2]];
         let args = [
+            id.as_bytes(),
             listed.as_bytes(),
-            flies.as_bytes(),
+            key.as_bytes(),
+            most.as_bytes(),
+            elsewhere.as_bytes(),
             fields.as_slice(),
             due_packed.as_slice(),
             events_packed.as_slice(),
@@ -106,9 +127,11 @@ impl Shard {
         match self.link.eval(&script::REPLAY, &keys, &args).await? {
             Value::Int(1) => {
                 (self.sink)(Emitted { hints: effects.hints, aborts: Vec::new() });
-                Ok(true)
+                Ok(Replayed::Created(run.id))
             }
-            _ => Ok(false),
+            Value::Int(0) => Ok(Replayed::Exists(run.id)),
+            Value::Int(2) => Ok(Replayed::Limited),
+            other => Err(strange("the answer to a replay", &other)),
         }
     }
 

@@ -68,6 +68,7 @@ pub(crate) const INCLUDES: &[(&str, &str)] = &[
     ("dead", include_str!("../lua/include/dead.lua")),
     ("epoch", include_str!("../lua/include/epoch.lua")),
     ("flush", include_str!("../lua/include/flush.lua")),
+    ("flying", include_str!("../lua/include/flying.lua")),
     ("holder", include_str!("../lua/include/holder.lua")),
     ("join", include_str!("../lua/include/join.lua")),
     ("next", include_str!("../lua/include/next.lua")),

@@ -213,7 +213,7 @@ impl Draw {
     }
 
     /// One of two keys, of one of two tenants, mostly with a limit that is met now and then.
-    fn caller(&mut self) -> Caller {
+    pub fn caller(&mut self) -> Caller {
         Caller {
             tenant: Tenant::new(self.pick(&["default", "acme"]).unwrap()).unwrap(),
             key: self.maybe(70, |draw| KeyId::new(format!("{:016x}", draw.below(2))).unwrap()),

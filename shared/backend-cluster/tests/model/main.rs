@@ -62,6 +62,7 @@ const MUST_OCCUR: &[&str] = &[
     "Replay(Created(\"run-",
     "Replay(Exists(\"run-",
     "Replay(Gone",
+    "Replay(Limited",
     "Replay(Refused(Cancelled",
     "Replay(Refused(Running",
     "Replay(Refused(Succeeded",
@@ -217,7 +218,8 @@ async fn one(world: &mut World, draw: &mut Draw, runs: &mut u64) -> u64 {
         let run = draw.pick(&from).cloned().filter(|_| draw.chance(90)).or_else(|| RunId::new("nobody").ok());
         // at most a few times in a row: ids have an end
         let run = run.filter(|run| !run.as_str().ends_with("-r9"));
-        let ops = run.map(if draw.chance(20) { Op::Delete } else { Op::Replay });
+        let delete = draw.chance(20);
+        let ops = run.map(|run| if delete { Op::Delete(run) } else { Op::Replay(run, draw.caller()) });
         world.apply(ops.into_iter().collect()).await;
         return 1;
     }

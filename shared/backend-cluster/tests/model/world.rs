@@ -11,9 +11,9 @@ use std::{
 use trireme_backend::{Abort, DeadQuery, Delta};
 use trireme_backend_cluster::store::{Config, Emitted, Store};
 use trireme_model::{
-    Cancelled, Claim, Claimed, Complete, Completed, Deleted, Effects, Event, Extend, Extended, Fail, Failed,
-    Hint, Kind, Ms, Renew, Renewed, Replayed, Run, RunId, RunStatus, Site, Submit, Submitted, Task, TaskId,
-    TaskStatus, Token, What, view::DeadLetter,
+    Caller, Cancelled, Claim, Claimed, Complete, Completed, Deleted, Effects, Event, Extend, Extended, Fail,
+    Failed, Hint, Kind, Ms, Renew, Renewed, Replayed, Run, RunId, RunStatus, Site, Submit, Submitted, Task,
+    TaskId, TaskStatus, Token, What, view::DeadLetter,
 };
 
 /// A token that some claim handed out, good or stale by now.
@@ -55,7 +55,7 @@ pub enum Op {
     Complete(Complete),
     Fail(Fail),
     Cancel(RunId),
-    Replay(RunId),
+    Replay(RunId, Caller),
     Delete(RunId),
 }
 
@@ -81,7 +81,7 @@ impl Op {
             Self::Extend(op) => &op.run,
             Self::Complete(op) => &op.run,
             Self::Fail(op) => &op.run,
-            Self::Cancel(run) | Self::Replay(run) | Self::Delete(run) => run,
+            Self::Cancel(run) | Self::Replay(run, _) | Self::Delete(run) => run,
         }
     }
 }
@@ -194,26 +194,23 @@ impl World {
                 let same = run.fingerprint == submit.fingerprint;
                 return Answer::Submit(if same { Submitted::Exists } else { Submitted::Conflict });
             }
-            if let (Some(key), Some(most)) = (&submit.caller.key, submit.caller.in_flight) {
-                let flying = |run: &Run| run.key.as_ref() == Some(key) && !run.status.terminal();
-                if self.runs.values().filter(|(run, _)| flying(run)).count() >= most as usize {
-                    return Answer::Submit(Submitted::Limited);
-                }
+            if self.limits(&submit.caller) {
+                return Answer::Submit(Submitted::Limited);
             }
             let run = Run::submit(submit.clone(), now, &mut effects);
             self.runs.insert(run.id.clone(), (run, Vec::new()));
             self.follow(op.run(), effects);
             return Answer::Submit(Submitted::Created);
         }
-        if let Op::Replay(id) = op {
-            return Answer::Replay(self.replay(id));
+        if let Op::Replay(id, caller) = op {
+            return Answer::Replay(self.replay(id, caller));
         }
         if let Op::Delete(id) = op {
             return Answer::Delete(self.delete(id));
         }
         let Some((run, _)) = self.runs.get_mut(op.run()) else { return gone(op) };
         let answer = match op {
-            Op::Submit(_) | Op::Replay(_) | Op::Delete(_) => unreachable!(),
+            Op::Submit(_) | Op::Replay(..) | Op::Delete(_) => unreachable!(),
             Op::Claim(op) => Answer::Claim(run.claim(op, site, now, &mut effects)),
             Op::Renew(op) => Answer::Renew(run.renew(op, now, &mut effects)),
             Op::Extend(op) => Answer::Extend(run.extend(op, now, &mut effects)),
@@ -237,8 +234,15 @@ impl World {
         Deleted::Deleted
     }
 
-    fn replay(&mut self, id: &RunId) -> Replayed {
-        let now = self.time();
+    /// Whether the caller's key has as many runs under way as may be.
+    fn limits(&self, caller: &Caller) -> bool {
+        let (Some(key), Some(most)) = (&caller.key, caller.in_flight) else { return false };
+        let flying = |run: &Run| run.key.as_ref() == Some(key) && !run.status.terminal();
+        self.runs.values().filter(|(run, _)| flying(run)).count() >= most as usize
+    }
+
+    fn replay(&mut self, id: &RunId, caller: &Caller) -> Replayed {
+        let (now, limited) = (self.time(), self.limits(caller));
         let Some((run, _)) = self.runs.get_mut(id) else { return Replayed::Gone };
         if run.status != RunStatus::Failed {
             return Replayed::Refused(run.status);
@@ -247,8 +251,11 @@ impl World {
         if run.replayed {
             return Replayed::Exists(again);
         }
+        if limited {
+            return Replayed::Limited;
+        }
         let mut effects = Effects::default();
-        let new = run.replay(now, &mut effects).unwrap();
+        let new = run.replay(caller.key.clone(), now, &mut effects).unwrap();
         run.replayed = true;
         self.runs.insert(again.clone(), (new, Vec::new()));
         self.follow(&again, effects);
@@ -454,7 +461,7 @@ async fn ask(store: &Store, op: Op) -> Answer {
         Op::Complete(op) => Answer::Complete(store.complete(op).await.unwrap()),
         Op::Fail(op) => Answer::Fail(store.fail(op).await.unwrap()),
         Op::Cancel(run) => Answer::Cancel(store.cancel(&run).await.unwrap()),
-        Op::Replay(run) => Answer::Replay(store.replay(&run).await.unwrap()),
+        Op::Replay(run, caller) => Answer::Replay(store.replay(&run, &caller).await.unwrap()),
         Op::Delete(run) => Answer::Delete(store.delete(&run).await.unwrap()),
     }
 }
@@ -468,7 +475,7 @@ fn gone(op: &Op) -> Answer {
         Op::Complete(_) => Answer::Complete(Completed::Gone),
         Op::Fail(_) => Answer::Fail(Failed::Gone),
         Op::Cancel(_) => Answer::Cancel(Cancelled::Gone),
-        Op::Replay(_) => Answer::Replay(Replayed::Gone),
+        Op::Replay(..) => Answer::Replay(Replayed::Gone),
         Op::Delete(_) => Answer::Delete(Deleted::Gone),
     }
 }

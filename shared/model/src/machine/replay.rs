@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::{
     effect::{Effects, What},
     graph::Kind,
-    id::{InvalidId, Ms, TaskId},
+    id::{InvalidId, KeyId, Ms, TaskId},
     limits::MAX_LOST,
     run::{Group, Run, RunStatus, Task, TaskStatus, Usage},
     view::DeadLetter,
@@ -15,8 +15,8 @@ use crate::{
 use super::{Step, sooner};
 
 impl Run {
-    /// The run that replays this one, which must have failed. Its id is a function of this one's, so that a repeat
-    /// means the same run.
+    /// The run that replays this one, which must have failed; it counts for `key`, whoever's this one is. Its id is a
+    /// function of this one's, so that a repeat means the same run.
     ///
     /// Kept as they are, with the time of the replay: every result, and every other end that the output does not
     /// need. Begun anew, with all their attempts: tasks that the output needs and that have no result; of a map only
@@ -24,11 +24,12 @@ impl Run {
     ///
     /// # Errors
     /// The id would be longer than ids may be.
-    pub fn replay(&self, now: Ms, effects: &mut Effects) -> Result<Self, InvalidId> {
+    pub fn replay(&self, key: Option<KeyId>, now: Ms, effects: &mut Effects) -> Result<Self, InvalidId> {
         let again = self.needed_again();
         let deadline = if self.deadline == 0 { 0 } else { now + self.deadline.saturating_sub(self.created) };
         let mut run = Self {
             id: self.id.next_replay()?,
+            key,
             status: RunStatus::Running,
             created: now,
             ended: 0,

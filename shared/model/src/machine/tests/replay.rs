@@ -46,7 +46,7 @@ fn only_what_is_missing_is_done_again() {
         again.does(task);
     }
     assert_eq!(again.run.status, RunStatus::Succeeded);
-    assert_eq!(world.run.replay(world.now, &mut crate::Effects::default()).unwrap().id, again.run.id);
+    assert_eq!(world.run.replay(None, world.now, &mut crate::Effects::default()).unwrap().id, again.run.id);
     again.retire();
 }
 

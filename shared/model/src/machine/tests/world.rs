@@ -135,7 +135,7 @@ impl World {
     /// The run that replays this one, in a world of its own.
     pub(super) fn replayed(&self) -> Self {
         let mut effects = Effects::default();
-        let run = self.run.replay(self.now, &mut effects).unwrap();
+        let run = self.run.replay(None, self.now, &mut effects).unwrap();
         let mut world = Self {
             run,
             now: self.now,
