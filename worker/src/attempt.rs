@@ -369,7 +369,8 @@ impl Shared {
     }
 
     fn claim_id(&self) -> String {
-        format!("{}-{}", self.name, self.claims.fetch_add(1, Ordering::Relaxed))
+        let number = self.claims.fetch_add(1, Ordering::Relaxed);
+        [&*self.name, "-", &number.to_string()].concat()
     }
 
     /// The run's input: from the claim, from memory, or from the store.

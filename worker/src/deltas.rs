@@ -2,11 +2,11 @@
 //! interval however many calls stream.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use ahash::{HashMap, HashSet};
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval, timeout},

@@ -5,11 +5,9 @@ mod llm;
 mod map;
 mod tool;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ahash::HashMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_agent::Work;

@@ -1,10 +1,11 @@
 //! The inputs and traces of runs, so that a claim need not carry what this worker holds already.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, PoisonError},
 };
 
+use ahash::HashMap;
 use trireme_model::{Payload, RunId, Trace};
 
 /// A bounded first-in-first-out cache. Neither ever changes, so nothing goes stale.

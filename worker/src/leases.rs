@@ -1,11 +1,11 @@
 //! The attempts this worker holds: one batch renews all their leases, and a word from the store stops them.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use ahash::HashMap;
 use futures::future::join_all;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;

@@ -38,6 +38,11 @@ impl Queue {
         }
     }
 
+    /// Whether no delivery waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.high.is_empty() && lane.normal.is_empty())
+    }
+
     /// The next delivery that has a slot: of all pools those of high priority first.
     pub(crate) fn pop(&mut self) -> Option<(Delivery, Slot)> {
         self.pop_of(Priority::High).or_else(|| self.pop_of(Priority::Normal))

@@ -17,7 +17,7 @@ pub(crate) struct Slots {
 }
 
 struct Pool {
-    name: String,
+    name: Arc<str>,
     slots: Arc<Semaphore>,
     used: IntGauge,
 }
@@ -30,7 +30,8 @@ pub(crate) struct Slot {
 
 /// A place in one pool (or in the worker), given back when dropped.
 pub(crate) struct Place {
-    pool: String,
+    /// Empty for the worker as a whole.
+    pool: Arc<str>,
     permit: Option<OwnedSemaphorePermit>,
     freed: Arc<Notify>,
     used: Option<IntGauge>,
@@ -41,7 +42,7 @@ impl Slots {
         let pool = |pool: &crate::Pool| {
             metrics.slots.with_label_values(&[&pool.name]).set(i64::try_from(pool.slots).unwrap_or(i64::MAX));
             Pool {
-                name: pool.name.clone(),
+                name: pool.name.as_str().into(),
                 slots: Arc::new(Semaphore::new(pool.slots)),
                 used: metrics.slots_used.with_label_values(&[&pool.name]),
             }
@@ -55,7 +56,7 @@ impl Slots {
 
     /// The pools' names.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &str> {
-        self.pools.iter().map(|pool| pool.name.as_str())
+        self.pools.iter().map(|pool| &*pool.name)
     }
 
     /// Resolves when a slot has come free since the last call. For one waiter.
@@ -65,7 +66,7 @@ impl Slots {
 
     /// A free slot of `pool`.
     pub(crate) fn take(&self, pool: &str) -> Option<Slot> {
-        let pool = self.pools.iter().find(|known| known.name == pool)?;
+        let pool = self.pools.iter().find(|known| *known.name == *pool)?;
         // bare permits until both are there: giving one back must not wake the waiter that failed
         let permit = pool.slots.clone().try_acquire_owned().ok()?;
         let worker = match &self.worker {
@@ -73,7 +74,7 @@ impl Slots {
             Some(worker) => Some(worker.clone().try_acquire_owned().ok()?),
         };
         let worker = worker.map(|permit| Place {
-            pool: String::new(),
+            pool: Arc::default(),
             permit: Some(permit),
             freed: self.freed.clone(),
             used: None,
@@ -85,7 +86,7 @@ impl Slots {
 
     /// A free place in each other pool than `slot`'s, for a successor to take.
     pub(crate) fn others(&self, slot: &Slot) -> Vec<Place> {
-        let others = self.pools.iter().filter(|pool| pool.name != slot.pool());
+        let others = self.pools.iter().filter(|pool| *pool.name != *slot.pool());
         others
             .filter_map(|pool| Some(self.place(pool, pool.slots.clone().try_acquire_owned().ok()?)))
             .collect()
@@ -96,8 +97,8 @@ impl Slots {
         if slot.pool() == pool {
             return Some(slot);
         }
-        let mut place = others.into_iter().find(|place| place.pool == pool)?;
-        place.begin(self.pools.iter().find(|known| known.name == pool)?);
+        let mut place = others.into_iter().find(|place| *place.pool == *pool)?;
+        place.begin(self.pools.iter().find(|known| *known.name == *pool)?);
         Some(Slot { place, ..slot })
     }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::FutureExt;
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{MissedTickBehavior, interval, sleep},
@@ -106,13 +107,20 @@ impl Worker {
             }
             tokio::select! {
                 delivery = deliveries.next() => match delivery {
-                    Some(delivery) => self.queue.push(delivery),
+                    Some(delivery) => {
+                        self.queue.push(delivery);
+                        // the rest of those that came together: each would be a turn of the loop
+                        while let Some(Some(delivery)) = deliveries.next().now_or_never() {
+                            self.queue.push(delivery);
+                        }
+                    }
                     None => match consume(&self.shared, &self.config, &self.pulse, &shutdown).await? {
                         Some(again) => deliveries = again,
                         None => break,
                     },
                 },
-                () = self.shared.slots.freed() => {}
+                // most deliveries find a slot at once: nobody waits for one then
+                () = self.shared.slots.freed(), if !self.queue.is_empty() => {}
                 _ = beats.tick() => {}
                 () = shutdown.cancelled() => break,
             }

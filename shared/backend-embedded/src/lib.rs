@@ -7,6 +7,7 @@
 
 mod access;
 mod clock;
+mod due;
 mod queues;
 mod shard;
 mod store;

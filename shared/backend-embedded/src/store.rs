@@ -20,7 +20,7 @@ use trireme_model::{
 
 use crate::{
     Embedded, Inner,
-    shard::{Shard, total},
+    shard::{Shard, Stepped, total},
 };
 
 /// Entries of the due index that one sweep looks at: bounds how long it holds a worker's thread.
@@ -66,10 +66,9 @@ impl Inner {
         let mut shard = self.shard(run);
         let now = self.now();
         let step = shard.step(run, &mut effects, |run, effects| operation(run, now, effects));
-        let Some(((answer, bytes), landed)) = step else { return gone };
+        let Some(Stepped { answer, bytes, landed }) = step else { return gone };
         self.land(landed);
         if bytes > 0 {
-            shard.grow(run, bytes);
             self.bytes.fetch_add(bytes, Relaxed);
         }
         self.list(run, &effects);
@@ -149,7 +148,7 @@ impl Inner {
             let now = self.now();
             for (run, task) in shard.take_woken(&paused, SWEEP_CHUNK) {
                 let mut effects = Effects::default();
-                shard.step(&run, &mut effects, |run, effects| run.wake(&task, &paused, now, effects));
+                shard.step(&run, &mut effects, |run, effects| (run.wake(&task, &paused, now, effects), 0));
                 self.list(&run, &effects);
                 swept.hints += effects.hints.len();
                 looked += 1;
@@ -159,10 +158,10 @@ impl Inner {
                 let Some((run, task)) = shard.next_due(now) else { break };
                 let mut effects = Effects::default();
                 let step = shard.step(&run, &mut effects, |run, effects| match &task {
-                    None => run.look_at_run(now, effects),
-                    Some(task) => run.look_at_task(task, &paused, now, effects),
+                    None => (run.look_at_run(now, effects), 0),
+                    Some(task) => (run.look_at_task(task, &paused, now, effects), 0),
                 });
-                self.land(step.and_then(|(_, landed)| landed));
+                self.land(step.and_then(|step| step.landed));
                 self.list(&run, &effects);
                 looked += 1;
                 if shard.next_due(now).is_some_and(|next| next == (run.clone(), task.clone())) {

@@ -1,7 +1,4 @@
 //! What is told of runs that have ended, for their traces.
-
-use std::collections::HashMap;
-
 use trireme_model::{Kind, Ms, Run, RunId, RunStatus, Task, TaskId, TaskStatus, Trace, Usage};
 
 /// Runs that have ended.
@@ -100,7 +97,7 @@ impl Ending {
 
 fn part(run: &Run, id: &TaskId, task: &Task) -> Option<Part> {
     let exec = run.exec(id)?;
-    let tasks: &HashMap<TaskId, Task> = &run.tasks;
+    let tasks = &run.tasks;
     let begun = match exec.kind {
         Kind::Llm | Kind::Tool => return None,
         Kind::Join => {

@@ -1,10 +1,11 @@
 //! The values of tasks: results as they are, joins and maps merged from what they froze.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use ahash::HashMap;
 use trireme_model::{
     Payload, RunId, TaskId,
     merge::{Merge, frozen},
@@ -34,7 +35,7 @@ struct Cache {
 impl Values {
     /// Reads from `backend` and caches up to `limit` bytes.
     pub fn new(backend: Arc<dyn Backend>, limit: usize) -> Self {
-        let cache = Cache { values: HashMap::new(), order: VecDeque::new(), bytes: 0, limit };
+        let cache = Cache { values: HashMap::default(), order: VecDeque::new(), bytes: 0, limit };
         Self { backend, cache: Arc::new(Mutex::new(cache)) }
     }
 

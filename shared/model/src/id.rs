@@ -204,7 +204,7 @@ impl KeyId {
 impl Token {
     /// The token of attempt `attempt` claimed as `claim` in `epoch`.
     pub fn new(epoch: &str, attempt: u32, claim: &str) -> Self {
-        Self(format!("{epoch}.{attempt}.{claim}").into())
+        Self([epoch, ".", &attempt.to_string(), ".", claim].concat().into())
     }
 
     /// Wraps a token as it was read from a store or a message.

@@ -37,5 +37,5 @@ pub use op::{
 };
 pub use payload::{Payload, wide_integer};
 pub use quota::{Admitted, Bucket, Rate};
-pub use run::{Answer, Budget, Failure, Group, Keep, Run, RunStatus, Task, TaskStatus, Told, Usage};
+pub use run::{Answer, Budget, Failure, Group, Keep, Run, RunStatus, Task, TaskStatus, Tasks, Told, Usage};
 pub use trace::{NoTrace, Trace};

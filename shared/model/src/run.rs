@@ -1,6 +1,6 @@
 //! The state of a run: everything a backend stores, and nothing a clock or a socket would know.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,9 @@ use crate::{
     payload::Payload,
     trace::Trace,
 };
+
+/// The tasks of a run by their ids.
+pub type Tasks = ahash::HashMap<TaskId, Task>;
 
 /// Where a run stands. It leaves `Running` once and never again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -250,7 +253,7 @@ pub struct Run {
     /// Who waits for each resource, in order; the first has it. None is empty.
     pub lines: BTreeMap<String, Vec<TaskId>>,
     /// All tasks that exist, children of maps included once they are released.
-    pub tasks: HashMap<TaskId, Task>,
+    pub tasks: Tasks,
 }
 
 impl Run {
@@ -385,7 +388,7 @@ impl Run {
     }
 
     /// Lays `graph` out as tasks, all waiting.
-    pub(crate) fn lay_out(graph: Graph) -> (Vec<TaskId>, HashMap<TaskId, Task>) {
+    pub(crate) fn lay_out(graph: Graph) -> (Vec<TaskId>, Tasks) {
         let specs: Vec<TaskSpec> = graph.into();
         let order: Vec<TaskId> = specs.iter().map(|spec| spec.id.clone()).collect();
         let mut edges: Vec<(TaskId, TaskId, bool)> = Vec::new();
@@ -393,7 +396,7 @@ impl Run {
             let timed = spec.exec.kind == Kind::Join && spec.policy.is_some_and(|p| p.within.is_some());
             edges.extend(spec.inputs.iter().map(|input| (input.clone(), spec.id.clone(), timed)));
         }
-        let mut tasks: HashMap<TaskId, Task> =
+        let mut tasks: Tasks =
             specs.into_iter().map(|spec| (spec.id.clone(), Task::waiting(Some(Box::new(spec))))).collect();
         for (from, to, timed) in edges {
             if let Some(task) = tasks.get_mut(&from) {

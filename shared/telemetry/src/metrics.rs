@@ -1,10 +1,8 @@
 //! What metrics of all processes have in common: buckets, what runs, bounded labels, the text of `/metrics`.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use ahash::HashMap;
 use prometheus::{Encoder, IntGauge, Opts, Registry, TextEncoder};
 
 /// The media type of what [`encode`] returns.

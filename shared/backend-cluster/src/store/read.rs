@@ -7,7 +7,7 @@ use redis::{Cmd, Value, cmd, pipe};
 use trireme_backend::{Error, Events, Recorded};
 use trireme_model::{
     Children, Event, Failure, Group, KeyId, Kind, Ms, Payload, Run, RunId, Task, TaskId, TaskSpec,
-    TaskStatus, Token, view::RunSummary,
+    TaskStatus, Tasks, Token, view::RunSummary,
 };
 
 use super::{
@@ -168,8 +168,8 @@ impl Hash {
         Ok(())
     }
 
-    fn tasks<'a>(&self, ids: impl Iterator<Item = &'a TaskId>) -> Result<HashMap<TaskId, Task>, Error> {
-        let mut tasks = HashMap::new();
+    fn tasks<'a>(&self, ids: impl Iterator<Item = &'a TaskId>) -> Result<Tasks, Error> {
+        let mut tasks = Tasks::default();
         for id in ids {
             let (spec, owner) = self.spec(id)?;
             let mut task = Task::waiting(Some(Box::new(spec)));

@@ -71,8 +71,8 @@ pub struct CallContext {
 pub struct ToolOutput {
     /// The value. Text becomes a JSON string.
     pub value: Value,
-    /// Size of the value as received from a remote tool, else as JSON text.
-    pub bytes: usize,
+    /// Bytes that a remote tool sent for it; of other values the JSON text counts.
+    pub received: Option<usize>,
 }
 
 /// A tool. Implement this for tools that live in the worker's own process.
@@ -134,8 +134,34 @@ impl CallContext {
 
 impl From<Value> for ToolOutput {
     fn from(value: Value) -> Self {
-        let bytes = json_size(&value);
-        Self { value, bytes }
+        Self { value, received: None }
+    }
+}
+
+/// Whether `value` has at most `limit` bytes as JSON text; if not, how many it has. Counted only where it may be over:
+/// most values are far below.
+pub(crate) fn fits(value: &Value, limit: usize) -> Result<(), usize> {
+    if most(value) <= limit {
+        return Ok(());
+    }
+    let bytes = json_size(value);
+    if bytes <= limit { Ok(()) } else { Err(bytes) }
+}
+
+/// What `value` may have at most as JSON text, in bytes.
+fn most(value: &Value) -> usize {
+    // a byte of a string is escaped by six (`\u001f`)
+    let text = |text: &str| text.len().saturating_mul(6).saturating_add(2);
+    let sum = |sum: usize, part: usize| sum.saturating_add(part).saturating_add(2);
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        // the longest are floats, such as -2.2250738585072014e-308
+        Value::Number(_) => 25,
+        Value::String(string) => text(string),
+        Value::Array(items) => items.iter().map(most).fold(2, sum),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| text(name).saturating_add(most(field))).fold(2, sum)
+        }
     }
 }
 
@@ -166,8 +192,17 @@ mod tests {
 
     #[test]
     fn size_is_that_of_the_text() {
-        for value in [json!(null), json!({"a": [1, 2.5, "é\n"]}), json!("")] {
-            assert_eq!(json_size(&value), serde_json::to_vec(&value).unwrap().len());
+        let long =
+            [json!(f64::MIN_POSITIVE), json!(-f64::MAX), json!(i64::MIN), json!(u64::MAX), json!(false)];
+        for value in
+            [json!(null), json!({"a": [1, 2.5, "é\n"]}), json!(""), json!("\u{1f}\u{7f}"), json!(long)]
+        {
+            let bytes = serde_json::to_vec(&value).unwrap().len();
+            assert_eq!(json_size(&value), bytes);
+            assert_eq!((fits(&value, bytes), fits(&value, bytes - 1)), (Ok(()), Err(bytes)));
+            for part in value.as_array().into_iter().flatten().chain([&value]) {
+                assert!(most(part) >= json_size(part), "{part}");
+            }
         }
     }
 

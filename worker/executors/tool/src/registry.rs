@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     BuildError, CallContext, Config, Effect, Error, Limits, Tool, ToolOutput, ToolSpec, builtin,
-    call::json_size,
+    call::fits,
     egress::Egress,
     http::HttpTool,
     mcp::Server,
@@ -199,8 +199,8 @@ impl Tools {
     /// [`Error::UnknownTool`], [`Error::Template`].
     pub fn resource(&self, name: &str, args: &Value) -> Result<Option<String>, Error> {
         let entry = self.entry(name).ok_or_else(|| self.unknown(name))?;
-        let args = entry.schema.with_defaults(args.clone());
-        entry.resource.as_ref().map(|template| template.text(&args)).transpose()
+        let Some(template) = &entry.resource else { return Ok(None) };
+        template.text(&entry.schema.with_defaults(args.clone())).map(Some)
     }
 
     /// Calls the tool `name`: checks the arguments, waits for a free slot, runs.
@@ -298,8 +298,7 @@ impl Entry {
     }
 
     fn check(&self, limits: &Limits, args: &Value) -> Result<(), Error> {
-        let bytes = json_size(args);
-        if bytes > limits.args_bytes {
+        if let Err(bytes) = fits(args, limits.args_bytes) {
             return Err(Error::ArgsTooLarge { bytes, limit: limits.args_bytes });
         }
         self.schema
@@ -321,7 +320,11 @@ impl Entry {
             Ok(result) => result?,
             Err(_) => return Err(Error::Timeout { after: spec.timeout, effect: spec.effect }),
         };
-        if output.bytes > limits.output_bytes {
+        let fits = match output.received {
+            Some(bytes) => bytes <= limits.output_bytes,
+            None => fits(&output.value, limits.output_bytes).is_ok(),
+        };
+        if !fits {
             return Err(Error::OutputTooLarge { limit: limits.output_bytes });
         }
         Ok(output)

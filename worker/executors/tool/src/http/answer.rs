@@ -29,7 +29,7 @@ impl Answer {
                 .map(Value::take)
                 .ok_or_else(|| self.unusable(format!("there is nothing at `{pointer}`")))?;
         }
-        Ok(ToolOutput { value, bytes })
+        Ok(ToolOutput { value, received: Some(bytes) })
     }
 
     fn value(&self) -> Result<Value, Error> {
