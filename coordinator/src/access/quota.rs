@@ -1,4 +1,4 @@
-//! What a key has left, told by every answer to a submit in the words of the IETF's draft on RateLimit headers.
+//! What a key has left, told by every answer to a submit or replay in the words of the IETF's draft on RateLimit headers.
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -22,14 +22,9 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Of a key whose rate is not asked.
-    pub(crate) fn of(who: &Identity) -> Self {
-        Self { submits: None, runs: who.quota.in_flight.map(|most| (most, false)) }
-    }
-
     /// Takes one request to start a run out of the key's rate; tells what is left even where it refuses.
     pub(crate) async fn admit(app: &App, who: &Identity) -> (Self, Result<(), Problem>) {
-        let mut standing = Self::of(who);
+        let mut standing = Self { submits: None, runs: who.quota.in_flight.map(|most| (most, false)) };
         let (Some(key), Some(rate)) = (&who.key, who.quota.submits) else { return (standing, Ok(())) };
         let admitted = match app.backend.access().admit(key, rate).await {
             Ok(admitted) => admitted,
@@ -42,10 +37,8 @@ impl Standing {
     }
 
     /// The store refused a run because too many are under way.
-    pub(crate) fn too_many_runs(&mut self) -> Problem {
-        let most = self.runs.map_or(0, |(most, _)| most);
-        self.runs = Some((most, true));
-        Problem::new(Code::TooManyRuns, format!("the key may have {most} runs under way at once, and has"))
+    pub(crate) fn full(&mut self) {
+        self.runs = self.runs.map(|(most, _)| (most, true));
     }
 
     /// Adds the headers.

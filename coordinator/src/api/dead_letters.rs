@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use trireme_model::{Replayed, RunId, RunStatus, TaskId, view::DeadLetter};
+use trireme_model::{Caller, Replayed, RunId, RunStatus, TaskId, view::DeadLetter};
 
 use super::{
     App,
@@ -100,64 +100,55 @@ pub async fn replay(
     Who(who): Who,
     Letter(run, task): Letter,
     uri: Uri,
-) -> Response {
-    let mut standing = Standing::of(&who);
-    let outcome = async {
-        query::none(&uri)?;
-        find(&app, &run, &task).await?;
-        answer(&app, &who, &mut standing, &run).await
-    };
-    let outcome = outcome.await;
-    told(&standing, outcome)
+) -> Result<Response, Problem> {
+    query::none(&uri)?;
+    find(&app, &run, &task).await?;
+    answer(replay_of(&app, &operator(&who), &run).await?)
+}
+
+/// Who clears up is held to no quota.
+fn operator(who: &Identity) -> Caller {
+    Caller { in_flight: None, ..who.caller() }
 }
 
 /// `POST /v1/runs/{id}/replay`
 pub async fn replay_run(State(app): State<Arc<App>>, Who(who): Who, Id(run): Id, uri: Uri) -> Response {
     let (mut standing, admitted) = Standing::admit(&app, &who).await;
-    let outcome = async {
-        admitted?;
-        query::none(&uri)?;
-        app.own_run(&who, &run).await?;
-        runs::admit_backlog(&app, run.next_replay().ok().as_ref()).await?;
-        let _permit = app.admit_submit()?;
-        answer(&app, &who, &mut standing, &run).await
+    let outcome = match admitted {
+        Ok(()) => replay_own(&app, &who, &run, &uri).await,
+        Err(problem) => Err(problem),
     };
-    let outcome = outcome.await;
-    told(&standing, outcome)
-}
-
-fn told(standing: &Standing, outcome: Result<impl IntoResponse, Problem>) -> Response {
-    let mut response = outcome.map_or_else(Problem::into_response, IntoResponse::into_response);
+    if outcome.as_ref().is_err_and(|problem| problem.code == Code::TooManyRuns) {
+        standing.full();
+    }
+    let mut response = outcome.unwrap_or_else(Problem::into_response);
     standing.tell(&mut response);
     response
 }
 
+async fn replay_own(app: &App, who: &Identity, run: &RunId, uri: &Uri) -> Result<Response, Problem> {
+    query::none(uri)?;
+    app.own_run(who, run).await?;
+    runs::admit_backlog(app, run.next_replay().ok().as_ref()).await?;
+    let _permit = app.admit_submit()?;
+    answer(replay_of(app, &who.caller(), run).await?)
+}
+
 /// 202 with the new run, or 200 where it was there.
-async fn answer(
-    app: &App,
-    who: &Identity,
-    standing: &mut Standing,
-    run: &RunId,
-) -> Result<Response, Problem> {
-    let (replay, created) = replay_of(app, who, standing, run).await?;
+fn answer((replay, created): (Replay, bool)) -> Result<Response, Problem> {
     let location = HeaderValue::from_str(&format!("/v1/runs/{}", replay.run_id))
         .unwrap_or_else(|_| unreachable!("a run id needs no escaping"));
     let status = if created { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, [(header::LOCATION, location)], Json(replay)).into_response())
 }
 
-async fn replay_of(
-    app: &App,
-    who: &Identity,
-    standing: &mut Standing,
-    run: &RunId,
-) -> Result<(Replay, bool), Problem> {
+async fn replay_of(app: &App, caller: &Caller, run: &RunId) -> Result<(Replay, bool), Problem> {
     // dying behind this call leaves a new run that nobody was told of: a repeat finds it, by its id
-    let (run_id, created) = match app.backend.replay(run, &who.caller()).await? {
+    let (run_id, created) = match app.backend.replay(run, caller).await? {
         Replayed::Created(again) => (again, true),
         Replayed::Exists(again) => (again, false),
         Replayed::Gone => return Err(Problem::no_run(run)),
-        Replayed::Limited => return Err(standing.too_many_runs()),
+        Replayed::Limited => return Err(Problem::too_many_runs(caller)),
         Replayed::Refused(status) => {
             let why = match status {
                 RunStatus::Running => "is running",
@@ -171,34 +162,25 @@ async fn replay_of(
             ));
         }
     };
-    let status = match created {
-        true => Some(RunStatus::Running),
-        false => app.backend.summary(&run_id).await?.map(|summary| summary.status),
-    };
+    // a new one may have ended at once: what was recorded may be all that it needs
+    let status = app.backend.summary(&run_id).await?.map(|summary| summary.status);
     Ok((Replay { run_id, replay_of: run.clone(), status }, created))
 }
 
 /// `POST /v1/dead-letters/replay`: one page of the list.
-pub async fn replay_all(State(app): State<Arc<App>>, Who(who): Who, uri: Uri) -> Response {
-    let mut standing = Standing::of(&who);
-    let outcome = replay_page(&app, &who, &mut standing, &uri).await.map(Json);
-    told(&standing, outcome)
-}
-
-async fn replay_page(
-    app: &App,
-    who: &Identity,
-    standing: &mut Standing,
-    uri: &Uri,
-) -> Result<Replays, Problem> {
-    let page = app.backend.dead_letters(query::dead(uri)?).await?;
+pub async fn replay_all(
+    State(app): State<Arc<App>>,
+    Who(who): Who,
+    uri: Uri,
+) -> Result<Json<Replays>, Problem> {
+    let page = app.backend.dead_letters(query::dead(&uri)?).await?;
     let next_cursor = page.next.as_ref().map(query::dead_cursor);
-    let (mut replays, mut left) = (Vec::<Replay>::new(), Vec::new());
+    let (caller, mut replays, mut left) = (operator(&who), Vec::<Replay>::new(), Vec::new());
     for letter in page.letters {
         if replays.iter().any(|replay| replay.replay_of == letter.run_id) {
             continue;
         }
-        match replay_of(app, who, standing, &letter.run_id).await {
+        match replay_of(&app, &caller, &letter.run_id).await {
             Ok((replay, _)) => replays.push(replay),
             // one that has been forgotten meanwhile is not left either
             Err(problem) if problem.code == Code::RunNotFound => {}
@@ -207,5 +189,5 @@ async fn replay_page(
             Err(problem) => return Err(problem),
         }
     }
-    Ok(Replays { replays, left, next_cursor })
+    Ok(Json(Replays { replays, left, next_cursor }))
 }

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use trireme_backend::Error;
-use trireme_model::RunId;
+use trireme_model::{Caller, RunId};
 
 /// More errors of one request than this are counted, not listed.
 const MAX_LISTED: usize = 100;
@@ -142,6 +142,12 @@ impl Problem {
     /// No run of this id.
     pub fn no_run(run: &RunId) -> Self {
         Self::new(Code::RunNotFound, format!("run {run} does not exist, or its retention has passed"))
+    }
+
+    /// As many runs of the caller's key are under way as may be.
+    pub fn too_many_runs(caller: &Caller) -> Self {
+        let most = caller.in_flight.unwrap_or(0);
+        Self::new(Code::TooManyRuns, format!("the key may have {most} runs under way at once, and has"))
     }
 
     /// Too much of something at once.

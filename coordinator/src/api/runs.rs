@@ -128,7 +128,10 @@ async fn accept(
             let summary = app.own_run(who, &run).await?;
             Ok((RunState { run_id: run, status: summary.status }, true))
         }
-        Submitted::Limited => Err(standing.too_many_runs()),
+        Submitted::Limited => {
+            standing.full();
+            Err(Problem::too_many_runs(&who.caller()))
+        }
         Submitted::Conflict => Err(Problem::new(
             Code::IdempotencyConflict,
             format!("run {run} was started with this key and another body; use a new key for a new request"),

@@ -234,21 +234,26 @@ impl Store {
     /// the step that accepts the run. Exact with one shard; with more, runs that are accepted by several shards at
     /// this very moment do not see each other.
     async fn flying_elsewhere(&self, run: &RunId, caller: &Caller) -> Result<u64, Error> {
-        let (Some(key), Some(_)) = (&caller.key, caller.in_flight) else { return Ok(0) };
-        let own = usize::from(run.shard(self.0.shards.len() as u16));
-        let others = self.shards().enumerate().filter(|(at, _)| *at != own);
-        let mut count = redis::pipe();
-        for (_, shard) in others {
-            count.cmd("ZLEXCOUNT").arg(&shard.keys.flying).arg(format!("[{key}:")).arg(format!("({key};"));
-        }
-        if count.is_empty() {
+        if self.0.shards.len() == 1 {
             return Ok(0);
+        }
+        let own = usize::from(run.shard(self.0.shards.len() as u16));
+        let flying = self.flying(caller).await?;
+        Ok(flying.iter().enumerate().filter(|(at, _)| *at != own).map(|(_, runs)| runs).sum())
+    }
+
+    /// How many runs of a limited key are under way, by shard; none of any other.
+    async fn flying(&self, caller: &Caller) -> Result<Vec<u64>, Error> {
+        let (Some(key), Some(_)) = (&caller.key, caller.in_flight) else { return Ok(Vec::new()) };
+        let mut count = redis::pipe();
+        for shard in self.shards() {
+            count.cmd("ZLEXCOUNT").arg(&shard.keys.flying).arg(format!("[{key}:")).arg(format!("({key};"));
         }
         let counted = self.0.link.pipeline(&count).await?.into_iter().map(|reply| match reply {
             redis::Value::Int(runs) => Ok(u64::try_from(runs).unwrap_or(0)),
             other => Err(read::strange("the number of runs under way", &other)),
         });
-        counted.sum()
+        counted.collect()
     }
 
     /// See [`trireme_model::Run::claim`].

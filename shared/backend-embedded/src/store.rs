@@ -332,8 +332,11 @@ impl Backend for Embedded {
         let run = old
             .replay(caller.key.clone(), now, &mut effects)
             .map_err(|error| Error::Unusable(error.to_string()))?;
+        let ended = run.status.terminal();
         let kept = shard.replay(run, &mut effects);
         if let Some(bytes) = kept {
+            // what was recorded may be all that it needs
+            store.land(caller.key.clone().filter(|_| ended));
             lock(&store.by_age).insert((old.tenant, now, again.clone()));
             store.bytes.fetch_add(bytes, Relaxed);
             store.list(&again, &effects);

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use trireme_backend::{ApiKey, ListQuery, Quota, Scope};
 use trireme_model::{
-    Caller, FailureClass, KeyId, Rate, Replayed, RunId, RunStatus, Submit, Submitted, Tenant,
+    Caller, FailureClass, JoinPolicy, KeyId, Need, OnMiss, Rate, Replayed, RunId, RunStatus, Submit,
+    Submitted, TaskStatus, Tenant,
 };
 
-use crate::stage::Stage;
+use crate::stage::{Stage, need};
 
 fn tenant(stage: &Stage, name: &str) -> Tenant {
     Tenant::new(stage.run_id(name).as_str()).unwrap()
@@ -145,7 +146,7 @@ pub(crate) async fn only_so_many_runs_of_a_key_at_once(stage: Stage) {
     let failed = stage.take(&stage.run_id("c"), "a").await;
     stage.fails(&failed, FailureClass::Permanent).await;
     assert_eq!(submit("f").await, Submitted::Created);
-    // a replay is one more of whoever asks for it
+    // a replay is one more of whoever asks for it, not of whoever's the failed run is
     let replay = async |caller: &Caller| stage.backend().replay(&stage.run_id("c"), caller).await.unwrap();
     assert_eq!(replay(&caller).await, Replayed::Limited);
     assert!(!stage.run(&stage.run_id("c")).await.replayed);
@@ -158,6 +159,27 @@ pub(crate) async fn only_so_many_runs_of_a_key_at_once(stage: Stage) {
     assert_eq!(submit("h").await, Submitted::Created);
     let none = Caller { in_flight: Some(0), ..caller.clone() };
     assert_eq!(stage.backend().submit(of(&stage, &none, "g")).await.unwrap(), Submitted::Limited);
+}
+
+pub(crate) async fn a_replay_that_ends_at_once_frees_its_place(stage: Stage) {
+    let caller = Caller { tenant: tenant(&stage, "t"), key: Some(key_id()), in_flight: Some(1) };
+    let soon = JoinPolicy { need: Need::All, within: Some(500), on_miss: OnMiss::Fail };
+    let draw = stage.draw().tool("a", &[]).tool("b", &[]).join("both", &["a", "b"], soon);
+    let draw = draw.tool("late", &["a", "b"]).join("end", &["both", "late"], need(1, OnMiss::Fail));
+    let submit = Submit { caller: caller.clone(), ..stage.request("r", draw) };
+    let run = submit.run.clone();
+    assert_eq!(stage.backend().submit(submit).await.unwrap(), Submitted::Created);
+    stage.after(500, async || stage.task_status(&run, "both").await == TaskStatus::Failed).await;
+    stage.does(&run, "a", json!(1)).await;
+    stage.does(&run, "b", json!(2)).await;
+    let late = stage.take(&run, "late").await;
+    stage.fails(&late, FailureClass::Permanent).await;
+    assert_eq!(stage.status(&run).await, RunStatus::Failed);
+    // what came too late for the join is there from the start now
+    let again = run.next_replay().unwrap();
+    assert_eq!(stage.backend().replay(&run, &caller).await.unwrap(), Replayed::Created(again.clone()));
+    assert_eq!(stage.status(&again).await, RunStatus::Succeeded);
+    assert_eq!(stage.backend().submit(of(&stage, &caller, "s")).await.unwrap(), Submitted::Created);
 }
 
 pub(crate) async fn a_deadline_frees_its_place(stage: Stage) {

@@ -167,6 +167,7 @@ fn stories() -> Vec<(&'static str, Story)> {
         access::a_run_belongs_to_a_tenant,
         access::tenants_list_their_own_runs,
         access::only_so_many_runs_of_a_key_at_once,
+        access::a_replay_that_ends_at_once_frees_its_place,
         access::a_deadline_frees_its_place,
     ]
 }

@@ -13,9 +13,10 @@
 -- ARGV[3] key         the API key that it counts for; '' where there is none
 -- ARGV[4] most        how many runs of that key may be under way, or -1
 -- ARGV[5] elsewhere   how many of them are in other shards
--- ARGV[6] fields      packed: names and values in turn
--- ARGV[7] due         packed: times and members in turn
--- ARGV[8] events      packed: the first events
+-- ARGV[6] flies       1, or 0 where what was recorded has ended it
+-- ARGV[7] fields      packed: names and values in turn
+-- ARGV[8] due         packed: times and members in turn
+-- ARGV[9] events      packed: the first events
 -- RETURNS 1; 0 when there is such a run already, 2 when its key has as many runs as may be: nothing was written then
 -- EMITS   run.started and what follows from what was recorded
 -- REPEAT  0; what was refused by 2 is tried anew
@@ -34,11 +35,11 @@ local id, key, most = ARGV[1], ARGV[3], tonumber(ARGV[4])
 if key ~= '' and most >= 0 and E.flying(KEYS[3], key) + tonumber(ARGV[5]) >= most then
   return 2
 end
-local fields, due, events = cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7]), cmsgpack.unpack(ARGV[8])
+local fields, due, events = cmsgpack.unpack(ARGV[7]), cmsgpack.unpack(ARGV[8]), cmsgpack.unpack(ARGV[9])
 -- as in "submit": an entry without its run is harmless. Without its head, which comes last, there is no run
 redis.call('UNLINK', KEYS[4], KEYS[5])
 redis.call('ZADD', KEYS[1], 0, ARGV[2])
-if key ~= '' then
+if key ~= '' and ARGV[6] == '1' then
   redis.call('ZADD', KEYS[3], 0, key .. ':' .. id)
 end
 in_chunks('RPUSH', KEYS[5], events)

@@ -49,11 +49,14 @@ impl Store {
             return Ok(Replayed::Exists(again));
         }
         let shard = &self.of(&again).shard;
-        let quota = Quota {
-            key: caller.key.clone(),
-            most: caller.in_flight,
-            elsewhere: self.flying_elsewhere(&again, caller).await?,
-        };
+        // the step itself asks again; until then large results are copied, which a refused replay must not have done
+        let flying: u64 = self.flying(caller).await?.iter().sum();
+        let over = caller.in_flight.is_some_and(|most| flying >= u64::from(most));
+        if over && shard.summary(&again).await?.is_none() {
+            return Ok(Replayed::Limited);
+        }
+        let elsewhere = self.flying_elsewhere(&again, caller).await?;
+        let quota = Quota { key: caller.key.clone(), most: caller.in_flight, elsewhere };
         let answer = shard.replay_of(&run, quota, self.0.watches.watches(&again)).await?;
         if answer == Replayed::Limited {
             return Ok(answer);
@@ -111,6 +114,8 @@ impl Shard {
         let key = run.key.as_ref().map_or("", KeyId::as_str);
         let most = quota.most.map_or_else(|| "-1".to_owned(), |most| most.to_string());
         let elsewhere = quota.elsewhere.to_string();
+        // what was recorded may be all that it needs
+        let flies = if run.status.terminal() { "0" } else { "1" };
         let Keys { runs, due, flying, .. } = &self.keys;
         let own = [self.keys.run(id), self.keys.log(id), self.keys.blobs(id)];
         let keys = [&**runs, due, flying, &own[0], &own[1], &own[2]];
@@ -120,6 +125,7 @@ impl Shard {
             key.as_bytes(),
             most.as_bytes(),
             elsewhere.as_bytes(),
+            flies.as_bytes(),
             fields.as_slice(),
             due_packed.as_slice(),
             events_packed.as_slice(),
