@@ -4,8 +4,13 @@ use std::{io::Write, sync::Arc, time::Duration};
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use trireme_backend_embedded::Embedded;
+use trireme_backend::Backend;
+use trireme_backend_embedded::{Clock, Config as Store, Embedded};
 use trireme_coordinator::{AccessMode, Config};
+use trireme_model::{
+    Claim, Claimed, RunId, TaskId,
+    limits::{LEASE_MS, MAX_LOST},
+};
 
 use crate::{
     server::{Server, embedded, soon, unhurried},
@@ -341,6 +346,30 @@ async fn a_replay_is_admitted_as_a_submit_is() {
     fail(&*backend, &second).await;
     assert_eq!(replay().await.status(), 202);
     assert_eq!(code(guarded.submit(&one, None).await).await, (429, "too_many_runs".into()));
+}
+
+#[tokio::test]
+async fn an_operator_replays_dead_letters_whatever_the_key_has_under_way() {
+    let (clock, hand) = Clock::manual(1_000_000);
+    let backend = Arc::new(Embedded::new(Store { clock, ..Store::default() }));
+    let guarded = Guarded::on(backend.clone()).await;
+    let (key, _) = guarded.key("t", json!({})).await;
+    let (run, task) = (RunId::new(guarded.run(&key).await).unwrap(), TaskId::new("a").unwrap());
+    for start in 0..MAX_LOST {
+        let claim =
+            Claim { run: run.clone(), task: task.clone(), claim: format!("c{start}"), has_input: true };
+        assert!(matches!(backend.claim(claim).await.unwrap(), Claimed::Run(_)));
+        hand.advance(LEASE_MS);
+        while backend.sweep().await.unwrap().looked > 0 {}
+    }
+    let few = json!({"scopes": ["read", "write", "admin"], "quota": {"in_flight": 1}});
+    let (operator, _) = guarded.key("ops", few).await;
+    guarded.run(&operator).await;
+    assert_eq!(code(guarded.submit(&operator, None).await).await, (429, "too_many_runs".into()));
+    let page = guarded.ask(&operator, Method::POST, "/v1/dead-letters/replay", None).await;
+    assert_eq!(page.status(), 200);
+    let page: Value = page.json().await.unwrap();
+    assert_eq!(page["replays"][0]["replay_of"], json!(run), "{page}");
 }
 
 #[tokio::test]

@@ -237,23 +237,26 @@ impl Store {
         if self.0.shards.len() == 1 {
             return Ok(0);
         }
-        let own = usize::from(run.shard(self.0.shards.len() as u16));
-        let flying = self.flying(caller).await?;
-        Ok(flying.iter().enumerate().filter(|(at, _)| *at != own).map(|(_, runs)| runs).sum())
+        Ok(self.flying(run, caller).await?.1)
     }
 
-    /// How many runs of a limited key are under way, by shard; none of any other.
-    async fn flying(&self, caller: &Caller) -> Result<Vec<u64>, Error> {
-        let (Some(key), Some(_)) = (&caller.key, caller.in_flight) else { return Ok(Vec::new()) };
+    /// How many runs of a limited key are under way in the shard of `run`, and in all others; none of any other key.
+    async fn flying(&self, run: &RunId, caller: &Caller) -> Result<(u64, u64), Error> {
+        let Some((key, _)) = caller.limit() else { return Ok((0, 0)) };
+        let own = usize::from(run.shard(self.0.shards.len() as u16));
         let mut count = redis::pipe();
         for shard in self.shards() {
             count.cmd("ZLEXCOUNT").arg(&shard.keys.flying).arg(format!("[{key}:")).arg(format!("({key};"));
         }
-        let counted = self.0.link.pipeline(&count).await?.into_iter().map(|reply| match reply {
-            redis::Value::Int(runs) => Ok(u64::try_from(runs).unwrap_or(0)),
-            other => Err(read::strange("the number of runs under way", &other)),
-        });
-        counted.collect()
+        let (mut here, mut elsewhere) = (0, 0);
+        for (at, reply) in self.0.link.pipeline(&count).await?.into_iter().enumerate() {
+            let redis::Value::Int(runs) = reply else {
+                return Err(read::strange("the number of runs under way", &reply));
+            };
+            let sum = if at == own { &mut here } else { &mut elsewhere };
+            *sum += u64::try_from(runs).unwrap_or(0);
+        }
+        Ok((here, elsewhere))
     }
 
     /// See [`trireme_model::Run::claim`].

@@ -350,8 +350,9 @@ async fn killed_mid_traffic(persistent: bool, expected: Range<usize>) {
     state(bench.broker.state(), |state| *state == State::Ready).await;
     state(consumer.state(), |state| *state == State::Ready).await;
     within("confirms", bench.broker.flushed()).await;
+    let end = tokio::time::Instant::now() + LIMIT;
     while !missing.is_empty() {
-        match tokio::time::timeout(LIMIT, consumer.recv()).await {
+        match tokio::time::timeout_at(end, consumer.recv()).await {
             Ok(delivery) => {
                 let delivery = delivery.unwrap();
                 missing.remove(&number(&delivery));

@@ -1,4 +1,5 @@
 //! What is told of runs that have ended, for their traces.
+
 use trireme_model::{Kind, Ms, Run, RunId, RunStatus, Task, TaskId, TaskStatus, Trace, Usage};
 
 /// Runs that have ended.

@@ -25,6 +25,13 @@ pub struct Caller {
     pub in_flight: Option<u32>,
 }
 
+impl Caller {
+    /// The key that has a bound, and how many of its runs may be under way at once.
+    pub fn limit(&self) -> Option<(&KeyId, u32)> {
+        self.key.as_ref().zip(self.in_flight)
+    }
+}
+
 /// Accept a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submit {

@@ -50,12 +50,11 @@ impl Store {
         }
         let shard = &self.of(&again).shard;
         // the step itself asks again; until then large results are copied, which a refused replay must not have done
-        let flying: u64 = self.flying(caller).await?.iter().sum();
-        let over = caller.in_flight.is_some_and(|most| flying >= u64::from(most));
+        let (here, elsewhere) = self.flying(&again, caller).await?;
+        let over = caller.limit().is_some_and(|(_, most)| here + elsewhere >= u64::from(most));
         if over && shard.summary(&again).await?.is_none() {
             return Ok(Replayed::Limited);
         }
-        let elsewhere = self.flying_elsewhere(&again, caller).await?;
         let quota = Quota { key: caller.key.clone(), most: caller.in_flight, elsewhere };
         let answer = shard.replay_of(&run, quota, self.0.watches.watches(&again)).await?;
         if answer == Replayed::Limited {

@@ -236,7 +236,7 @@ impl World {
 
     /// Whether the caller's key has as many runs under way as may be.
     fn limits(&self, caller: &Caller) -> bool {
-        let (Some(key), Some(most)) = (&caller.key, caller.in_flight) else { return false };
+        let Some((key, most)) = caller.limit() else { return false };
         let flying = |run: &Run| run.key.as_ref() == Some(key) && !run.status.terminal();
         self.runs.values().filter(|(run, _)| flying(run)).count() >= most as usize
     }

@@ -155,7 +155,8 @@ fn most(value: &Value) -> usize {
     let sum = |sum: usize, part: usize| sum.saturating_add(part).saturating_add(2);
     match value {
         Value::Null | Value::Bool(_) => 5,
-        // the longest are floats, such as -2.2250738585072014e-308: serde_json keeps no longer ones as they came
+        // the longest are floats, such as -2.2250738585072014e-308; serde_json's `arbitrary_precision`, which would
+        // keep longer ones, is off
         Value::Number(_) => 25,
         Value::String(string) => text(string),
         Value::Array(items) => items.iter().map(most).fold(2, sum),

@@ -320,11 +320,11 @@ impl Entry {
             Ok(result) => result?,
             Err(_) => return Err(Error::Timeout { after: spec.timeout, effect: spec.effect }),
         };
-        let fits = match output.received {
+        let small = match output.received {
             Some(bytes) => bytes <= limits.output_bytes,
             None => fits(&output.value, limits.output_bytes).is_ok(),
         };
-        if !fits {
+        if !small {
             return Err(Error::OutputTooLarge { limit: limits.output_bytes });
         }
         Ok(output)
