@@ -46,8 +46,13 @@ fn spec(name: &str, kind: Kind, inputs: &[&str]) -> TaskSpec {
     }
 }
 
-fn single() -> Graph {
-    Graph::new(vec![spec("only", Kind::Tool, &[])]).unwrap()
+fn wide(width: usize) -> Graph {
+    let names: Vec<String> = (0..width).map(|at| format!("t{at}")).collect();
+    let mut tasks: Vec<TaskSpec> = names.iter().map(|name| spec(name, Kind::Tool, &[])).collect();
+    if width > 1 {
+        tasks.push(spec("join", Kind::Join, &names.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    Graph::new(tasks).unwrap()
 }
 
 fn chain(length: usize) -> Graph {
@@ -145,6 +150,30 @@ impl Bench {
         println!("{what:<44} redis cpu {cpu:>6} us   wall {wall:>7.1} us   ({tasks} times)");
     }
 
+    /// Claims everything there are hints for, then completes it.
+    async fn claim_all(&self, count: usize) {
+        let all = std::mem::take(&mut *self.hints.lock().unwrap());
+        let held: Arc<Mutex<Vec<(RunId, TaskId, Token)>>> = Arc::default();
+        let keep = held.clone();
+        let before = self.sample();
+        self.each(all, move |store, hint| {
+            let keep = keep.clone();
+            async move {
+                let (token, _) = claim(&store, &hint.run, &hint.task).await.unwrap();
+                keep.lock().unwrap().push((hint.run, hint.task, token));
+            }
+        })
+        .await;
+        self.report("claim", &before, count);
+        let held = std::mem::take(&mut *held.lock().unwrap());
+        let before = self.sample();
+        self.each(held, |store, (run, task, token)| async move {
+            complete(&store, &run, &task, token, None).await;
+        })
+        .await;
+        self.report("complete", &before, count);
+    }
+
     /// Claims and completes everything there are hints for until there are no more.
     async fn work(&self) -> usize {
         let mut done = 0;
@@ -208,33 +237,13 @@ async fn main() {
 
     for round in 0..2 {
         println!("round {round}");
-        let count = 10_000 * scale;
-        let before = bench.sample();
-        bench.submit(&single(), count).await;
-        bench.report("submit of a run of one task", &before, count);
-
-        let all = std::mem::take(&mut *bench.hints.lock().unwrap());
-        let held: Arc<Mutex<Vec<(RunId, TaskId, Token)>>> = Arc::default();
-        let keep = held.clone();
-        let before = bench.sample();
-        bench
-            .each(all, move |store, hint| {
-                let keep = keep.clone();
-                async move {
-                    let (token, _) = claim(&store, &hint.run, &hint.task).await.unwrap();
-                    keep.lock().unwrap().push((hint.run, hint.task, token));
-                }
-            })
-            .await;
-        bench.report("claim", &before, count);
-        let held = std::mem::take(&mut *held.lock().unwrap());
-        let before = bench.sample();
-        bench
-            .each(held, |store, (run, task, token)| async move {
-                complete(&store, &run, &task, token, None).await;
-            })
-            .await;
-        bench.report("complete of the only task", &before, count);
+        for (width, name) in [(1, "one task"), (100, "100 tasks")] {
+            let runs = 10_000 * scale / width;
+            let before = bench.sample();
+            bench.submit(&wide(width), runs).await;
+            bench.report(&format!("submit of a run of {name}, per task"), &before, runs * width);
+            bench.claim_all(runs * width).await;
+        }
 
         let runs = 1_000 * scale;
         let before = bench.sample();

@@ -475,7 +475,6 @@ async fn put_off(shard: &Shard, member: &str, error: &str) -> Result<(), Error> 
 async fn append(shard: &Shard, deltas: &[Delta]) -> Result<(), Error> {
     let mut runs: Vec<&RunId> = Vec::new();
     let mut items = Packer::default();
-    items.array(deltas.len());
     for delta in deltas {
         let at = runs.iter().position(|run| **run == delta.run).unwrap_or_else(|| {
             runs.push(&delta.run);
@@ -483,7 +482,7 @@ async fn append(shard: &Shard, deltas: &[Delta]) -> Result<(), Error> {
         });
         let text = serde_json::to_string(&delta.text)
             .map_err(|error| Error::Unusable(format!("a delta is not a JSON text: {error}")))?;
-        items.array(4).int(at as i64 + 1).bytes(delta.task.as_str()).int(delta.attempt.into()).bytes(text);
+        items.int(at as i64 + 1).bytes(delta.task.as_str()).int(delta.attempt.into()).bytes(text);
     }
     let keys: Vec<String> =
         runs.iter().flat_map(|run| [shard.keys.run(run.as_str()), shard.keys.log(run.as_str())]).collect();

@@ -12,16 +12,15 @@
 -- EMITS   task.delta
 -- REPEAT  appends once more
 --- @include "unit"
+--- @include "items"
 --- @include "clock"
 
 E.clock(ARGV[1])
-local runs, items = cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
-for i = 1, #items do
-  local at, task, attempt, text = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[3])
+E.each(ARGV[4], 4, function(at, task, attempt, text)
   local r = E.open(at, KEYS[2 * at - 1], KEYS[2 * at], runs[at])
-  local delta = ',"task":"' .. task .. '","attempt":' .. string.format('%d', attempt) .. ',"text":' .. text
-  E.log(r, 'task.delta', delta)
-end
+  E.log_task(r, 'task.delta', task, ',"attempt":' .. E.text(attempt) .. ',"text":' .. text)
+end)
 local kept, woken = 0, {}
 for _, r in ipairs(E.list) do
   local raw = redis.call('HGET', r.key, 'm')

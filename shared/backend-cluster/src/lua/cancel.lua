@@ -14,6 +14,7 @@
 -- EMITS   run.cancelled
 -- REPEAT  ENDED
 --- @include "settle"
+--- @include "items"
 --- @include "clock"
 --- @include "flush"
 
@@ -29,10 +30,9 @@ local function cancel_one(r)
 end
 
 E.clock(ARGV[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 1, function(at)
   local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = cancel_one(r)
-end
+  return cancel_one(r)
+end)
 return E.flush(KEYS[1], KEYS[2], ARGV[2], ARGV[3], answers)

@@ -16,12 +16,13 @@
 -- EMITS   task.started; where the budget is used up, what follows from the task's failure
 -- REPEAT  with the same claim id: the same assignment
 --- @include "start"
+--- @include "items"
 --- @include "clock"
 --- @include "epoch"
 --- @include "flush"
 
 local function claim_one(r, id, claim, has_input)
-  local s = E.begin(r, id, E.assignment_fields(id, has_input))
+  local s, got, behind = E.begin(r, id, E.assignment_fields(id, has_input))
   if s == nil then
     return { $CLAIM_GONE }
   end
@@ -43,7 +44,7 @@ local function claim_one(r, id, claim, has_input)
     if E.claim_of(s[$TOKEN]) ~= claim then
       return { $CLAIM_BUSY }
     end
-    return { $CLAIM_RUN, E.assignment(r, id, has_input) }
+    return { $CLAIM_RUN, E.assignment(r, id, got, behind) }
   end
   if status == $READY then
     if s[$DEADLINE] ~= 0 and s[$DEADLINE] <= E.now then
@@ -54,7 +55,7 @@ local function claim_one(r, id, claim, has_input)
       E.hold(r, id, s)
       return { $CLAIM_PAUSED }
     end
-    local assignment = E.start(r, id, claim, has_input)
+    local assignment = E.start(r, id, claim, got, behind)
     return assignment and { $CLAIM_RUN, assignment } or { $CLAIM_DONE }
   end
   return { status >= $SUCCEEDED and $CLAIM_DONE or $CLAIM_NOT_READY }
@@ -62,11 +63,10 @@ end
 
 E.clock(ARGV[1])
 E.read_epoch(KEYS[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task, claim, has_input = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 4, function(at, task, claim, has_input)
   local r = E.open(at, KEYS[3 + 2 * at], KEYS[4 + 2 * at], runs[at])
-  answers[i] = claim_one(r, task, claim, has_input)
-end
+  return claim_one(r, task, claim, has_input)
+end)
 E.flush_held(KEYS[4])
 return E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)

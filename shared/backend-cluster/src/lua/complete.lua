@@ -10,9 +10,9 @@
 -- ARGV[3] abort       channel: attempts that need not go on
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per attempt; `result` is '' for a map or agent that is expanded, `answer` 1 where
---                     it is an agent's as well and 2 where a limit cut that short, `tasks` a list as in "add" or 0
---                     where they fit nobody, `usage` five numbers or 0, `claim` '' or the id under which a ready
---                     successor of one of `pools` is claimed
+--                     it is an agent's as well and 2 where a limit cut that short, `tasks` a list as in "add",
+--                     false for none or 0 where they fit nobody, `usage` five numbers or 0, `claim` '' or the id
+--                     under which a ready successor is claimed, of one of `pools`: names between spaces
 -- ITEM at, task, token, result, answer, tasks, first_token, usage, claim, pools
 -- RETURNS packed {time, answers, hints, aborts}; an answer is {code} or {RECORDED, assignment}
 -- EMITS   task.succeeded or task.expanded, task.added, and what follows: task.skipped, run.succeeded, ...
@@ -20,6 +20,7 @@
 --- @include "next"
 --- @include "add"
 --- @include "holder"
+--- @include "items"
 --- @include "clock"
 --- @include "epoch"
 --- @include "flush"
@@ -27,7 +28,7 @@
 -- Whether the task is one that can end in this way.
 local function fits(r, id, result, answer)
   if result == '' then
-    local own = E.field(r, 'g:' .. id)
+    local own = E.own(r, id)
     local kind = own and string.byte(own, $KIND_BYTE)
     return kind == $MAP or kind == $AGENT
   end
@@ -35,7 +36,8 @@ local function fits(r, id, result, answer)
 end
 
 local function complete_one(r, id, token, result, answer, tasks, first_token, usage, claim, pools)
-  local s = E.begin(r, id, 'n:' .. id)
+  local n = 'n:' .. id
+  local s, got, behind = E.begin(r, id, n)
   local stand = E.holder(r, id, s, token, usage)
   if stand == $HELD then
     return { $HOLDS, E.repeat_next(r, id, claim) }
@@ -47,6 +49,7 @@ local function complete_one(r, id, token, result, answer, tasks, first_token, us
   if not fits(r, id, result, answer) or not E.can_add(r, id, tasks, $MAX_ADDED) then
     return { $REFUSED }
   end
+  E.keep(r, n, got[behind + 1])
   E.book(r, $USAGE, usage)
   s[$FIRST_TOKEN] = first_token
   local first = r.ready and #r.ready + 1 or 1
@@ -58,10 +61,10 @@ local function complete_one(r, id, token, result, answer, tasks, first_token, us
     s[$WIDTH], s[$NEXT_CHILD], s[$ACTIVE] = s[$WIDTH] or 0, s[$NEXT_CHILD] or 0, s[$ACTIVE] or 0
     r.dirty[id] = s
     E.set_due(r, id, s[$DEADLINE])
-    E.log(r, 'task.expanded', ',"task":"' .. id .. '","width":' .. string.format('%d', s[$WIDTH]))
+    E.log_task(r, 'task.expanded', id, ',"width":' .. E.text(s[$WIDTH]))
     E.check_join(r, id)
   end
-  if tasks[1] then
+  if tasks then
     E.add(r, id, tasks)
   end
   if answer > 0 then
@@ -77,10 +80,9 @@ end
 
 E.clock(ARGV[1])
 E.read_epoch(KEYS[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task, token, result, answer, tasks, first_token, usage, claim, pools = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 10, function(at, task, token, result, answer, tasks, first_token, usage, claim, pools)
   local r = E.open(at, KEYS[2 + 2 * at], KEYS[3 + 2 * at], runs[at])
-  answers[i] = complete_one(r, task, token, result, answer, tasks, first_token, usage, claim, pools)
-end
+  return complete_one(r, task, token, result, answer, tasks, first_token, usage, claim, pools)
+end)
 return E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)

@@ -10,13 +10,14 @@
 -- ARGV[3] abort       channel: attempts that need not go on
 -- ARGV[4] runs        packed: ids of the runs
 -- ARGV[5] items       packed, one per chunk; `args` is a list of JSON texts for the children from `start`; where that
---                     is -1, `tasks` is a list as in "add", or 0 where they fit nobody; `resource` is what a tool
+--                     is -1, `tasks` is a list as in "add", false or 0; `resource` is what a tool
 --                     call touches, or 0
 -- ITEM at, task, token, start, args, tasks, resource
 -- RETURNS packed {time, answers, hints, aborts}; an answer is {code, number of children or of new tasks}
 -- EMITS   task.added and what follows: task.skipped, ...
 -- REPEAT  the same code; what is known already stays as it is; STALE after QUEUED
 --- @include "add"
+--- @include "items"
 --- @include "clock"
 --- @include "flush"
 
@@ -35,7 +36,7 @@ local function extend_map(r, id, s, start, args)
 end
 
 local function extend_agent(r, id, tasks)
-  if tasks == 0 or not tasks[1] or not E.can_add(r, id, tasks, $MAX_ADDED - $KEPT_FOR_ENDS) then
+  if not tasks or not E.can_add(r, id, tasks, $MAX_ADDED - $KEPT_FOR_ENDS) then
     return { $REFUSED, 0 }
   end
   local new, raw = E.add(r, id, tasks), E.field(r, 'y:' .. id)
@@ -91,10 +92,9 @@ local function extend_one(r, id, token, start, args, tasks, resource)
 end
 
 E.clock(ARGV[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task, token, start, args, tasks, resource = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 7, function(at, task, token, start, args, tasks, resource)
   local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = extend_one(r, task, token, start, args, tasks, resource)
-end
+  return extend_one(r, task, token, start, args, tasks, resource)
+end)
 return E.flush(KEYS[1], KEYS[2], ARGV[2], ARGV[3], answers)

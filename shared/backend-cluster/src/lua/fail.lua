@@ -16,6 +16,7 @@
 -- REPEAT  with the same token: the same answer
 --- @include "settle"
 --- @include "holder"
+--- @include "items"
 --- @include "clock"
 --- @include "flush"
 
@@ -29,23 +30,26 @@ local function out_of_time(r, id, s, error)
   s[$STATUS], s[$ENDED_AT] = $FAILED, E.now
   E.set(r, 'e:' .. id, error)
   E.set_due(r, id, 0)
-  E.log(r, 'task.failed', ',"task":"' .. id .. '","error":' .. error)
+  E.log_task(r, 'task.failed', id, ',"error":' .. error)
   E.end_run(r, $RUN_FAILED, nil, $DEADLINE_ERROR)
   return { $FAIL_ENDED, 0 }
 end
 
 local function fail_one(r, id, token, class, error, after, jitter, usage)
-  local s = E.begin(r, id, 'n:' .. id, 'd')
+  local n = 'n:' .. id
+  local s, got, behind = E.begin(r, id, n, 'd')
   local stand, told_at = E.holder(r, id, s, token, usage)
   if stand == $HELD then
     return { $FAIL_ENDED, 0 }
   elseif stand ~= $HOLDS then
     return { stand, told_at }
   end
+  E.keep(r, n, got[behind + 1])
   E.book(r, $USAGE, usage)
   local x, wait = E.exec(r, id), nil
   r.dirty[id] = s
-  if r.f['d'] and tonumber(r.f['d']) <= E.now then
+  local deadline = got[behind + 2]
+  if deadline and tonumber(deadline) <= E.now then
     return out_of_time(r, id, s, error)
   end
   if class == $CLASS_RELEASED then
@@ -75,15 +79,14 @@ local function fail_one(r, id, token, class, error, after, jitter, usage)
   E.tell(r, id, token, $FAIL_RETRYING, retry_at)
   E.set_due(r, id, retry_at)
   local at = string.format('%.0f', retry_at)
-  E.log(r, 'task.retrying', ',"task":"' .. id .. '","retry_at":' .. at .. ',"error":' .. error)
+  E.log_task(r, 'task.retrying', id, ',"retry_at":' .. at .. ',"error":' .. error)
   return { $FAIL_RETRYING, retry_at }
 end
 
 E.clock(ARGV[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task, token, class, error, after, jitter, usage = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 8, function(at, task, token, class, error, after, jitter, usage)
   local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = fail_one(r, task, token, class, error, after, jitter, usage)
-end
+  return fail_one(r, task, token, class, error, after, jitter, usage)
+end)
 return E.flush(KEYS[1], KEYS[2], ARGV[2], ARGV[3], answers)

@@ -14,6 +14,7 @@
 -- EMITS   nothing
 -- REPEAT  extends once more
 --- @include "task"
+--- @include "items"
 --- @include "clock"
 --- @include "flush"
 
@@ -36,10 +37,9 @@ local function renew_one(r, id, token)
 end
 
 E.clock(ARGV[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task, token = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 3, function(at, task, token)
   local r = E.open(at, KEYS[1 + 2 * at], KEYS[2 + 2 * at], runs[at])
-  answers[i] = renew_one(r, task, token)
-end
+  return renew_one(r, task, token)
+end)
 return E.flush(KEYS[1], KEYS[2], ARGV[2], ARGV[3], answers)

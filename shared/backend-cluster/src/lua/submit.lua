@@ -18,10 +18,11 @@
 -- REPEAT  EXISTS for the same fingerprint, CONFLICT for another; what was LIMITED is tried anew
 --- @include "ready"
 --- @include "flying"
+--- @include "items"
 --- @include "clock"
 --- @include "flush"
 
-local accepted, flying = {}, {}
+local accepted, flying, starts = {}, {}, {}
 
 -- Runs of an API key under way in this shard, those of this batch included.
 local function count_flying(key)
@@ -29,6 +30,27 @@ local function count_flying(key)
     flying[key] = E.flying(KEYS[3], key)
   end
   return flying[key]
+end
+
+-- The state of a task that is ready from the start, and as it is stored; those with the same time limit share it.
+local function start_of(limit)
+  local start = starts[limit]
+  if not start then
+    local s = E.fresh(0)
+    s[$STATUS], s[$READY_AT], s[$DEADLINE] = $READY, E.now, limit >= 0 and E.now + limit or 0
+    start = { s, cmsgpack.pack(s), E.sooner(E.now + $REPUBLISH_MS, s[$DEADLINE]) }
+    starts[limit] = start
+  end
+  return start
+end
+
+local function make_ready(r, id)
+  local start = start_of(E.time_limit(r, id))
+  r.s[id] = start[1]
+  E.put(r, 's:' .. id, start[2])
+  E.set_due(r, id, start[3])
+  E.announce(r, id)
+  E.open_windows(r, id)
 end
 
 local function submit_one(r, fingerprint, head, limit, most, elsewhere, roots, fields)
@@ -44,7 +66,7 @@ local function submit_one(r, fingerprint, head, limit, most, elsewhere, roots, f
     end
     flying[key] = flying[key] + 1
   end
-  r.m, r.head_dirty, r.new, r.f, r.fingerprint = head, true, true, {}, fingerprint
+  r.m, r.head_dirty, r.new, r.fingerprint = head, true, true, fingerprint
   head[$RUN_CREATED] = E.now
   if limit >= 0 then
     fields[#fields + 1], fields[#fields + 2] = 'd', string.format('%.0f', E.now + limit)
@@ -57,8 +79,7 @@ local function submit_one(r, fingerprint, head, limit, most, elsewhere, roots, f
   E.put(r, 'fp', fingerprint)
   E.log(r, 'run.started', '')
   for i = 1, #roots do
-    r.s[roots[i]] = E.fresh(0)
-    E.make_ready(r, roots[i])
+    make_ready(r, roots[i])
   end
   accepted[#accepted + 1] = 0
   accepted[#accepted + 1] = E.listed(r)
@@ -67,12 +88,11 @@ local function submit_one(r, fingerprint, head, limit, most, elsewhere, roots, f
 end
 
 E.clock(ARGV[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, fingerprint, head, limit, most, elsewhere, roots, fields = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 8, function(at, fingerprint, head, limit, most, elsewhere, roots, fields)
   local r = E.open(at, KEYS[2 + 2 * at], KEYS[3 + 2 * at], runs[at])
-  answers[i] = submit_one(r, fingerprint, head, limit, most, elsewhere, roots, fields)
-end
+  return submit_one(r, fingerprint, head, limit, most, elsewhere, roots, fields)
+end)
 -- first the index: an entry without its run is harmless, a run without its entry would not be listed
 if #accepted > 0 then
   redis.call('ZADD', KEYS[1], unpack(accepted))

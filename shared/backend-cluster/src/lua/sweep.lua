@@ -20,6 +20,7 @@
 -- REPEAT  looks at what is due by then: after an answer, nothing
 --- @include "settle"
 --- @include "dead"
+--- @include "items"
 --- @include "clock"
 --- @include "epoch"
 --- @include "flush"
@@ -60,7 +61,7 @@ local function look_at_live(r, id, s)
       E.quarantine(r, id)
       E.push(r, id, $FAILED, 0, $POISON_ERROR, nil, true)
     else
-      E.log(r, 'task.lost', ',"task":"' .. id .. '"')
+      E.log_task(r, 'task.lost', id, '')
       E.requeue(r, id)
     end
   else
@@ -99,13 +100,12 @@ end
 
 E.clock(ARGV[1])
 E.read_epoch(KEYS[6])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 2, function(at, task)
   local r = E.open(at, KEYS[3 * at + 4], KEYS[3 * at + 5], runs[at])
   r.blobs = KEYS[3 * at + 6]
-  answers[i] = look_one(r, task)
-end
+  return look_one(r, task)
+end)
 E.bury(KEYS[4])
 E.flush_held(KEYS[5])
 -- the run's own entry goes last: until then a repeat finds what is left

@@ -16,6 +16,7 @@
 -- EMITS   nothing
 -- REPEAT  looks at what is held by then
 --- @include "ready"
+--- @include "items"
 --- @include "clock"
 --- @include "epoch"
 --- @include "flush"
@@ -41,12 +42,11 @@ end
 
 E.clock(ARGV[1])
 E.read_epoch(KEYS[1])
-local runs, items, answers = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5]), {}
-for i = 1, #items do
-  local at, task, member = unpack(items[i])
+local runs = cmsgpack.unpack(ARGV[4])
+local answers = E.each(ARGV[5], 3, function(at, task, member)
   local r = E.open(at, KEYS[3 + 2 * at], KEYS[4 + 2 * at], runs[at])
-  answers[i] = wake_one(r, task, member)
-end
+  return wake_one(r, task, member)
+end)
 local reply = E.flush(KEYS[2], KEYS[3], ARGV[2], ARGV[3], answers)
 -- last: until then a repeat finds them
 if #woken > 0 then

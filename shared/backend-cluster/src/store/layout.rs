@@ -439,8 +439,13 @@ impl Fields {
 }
 
 /// Writes `tasks` as `add.lua` reads them: a list of {id, spec, event, inputs, fields, resource}, where `event` is the
-/// tail of the task's event, `fields` are names and values in turn and `resource` may be empty; or 0 where they fit no agent.
+/// tail of the task's event, `fields` are names and values in turn and `resource` may be empty; false where there are
+/// none, or 0 where they fit no agent.
 pub(crate) fn added(tasks: &[Added], out: &mut Packer) -> Result<(), Error> {
+    if tasks.is_empty() {
+        out.flag(false);
+        return Ok(());
+    }
     if tasks.len() > ADD_CHUNK || !tasks.iter().all(Added::fits) {
         out.int(0);
         return Ok(());

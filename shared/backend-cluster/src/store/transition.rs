@@ -1,8 +1,11 @@
 //! What all batched scripts have in common: their keys, their arguments, their reply, and what follows from it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, SeqAccess, Visitor},
+};
 use trireme_backend::{Abort, Error};
 use trireme_model::{Hint, Ms, RunId, TaskId};
 
@@ -78,7 +81,33 @@ pub(crate) trait Transition: Send + Sync + 'static {
 /// Time, answers, hints, aborts.
 #[derive(Deserialize)]
 #[serde(bound = "W: DeserializeOwned")]
-struct Reply<W>(Ms, Vec<W>, Vec<(usize, TaskId, String, u8)>, Vec<(RunId, String)>);
+struct Reply<W>(Ms, Vec<W>, Found, Vec<(RunId, String)>);
+
+/// Tasks that became ready: place of the run, task, pool, priority; a list of all in turn on the wire.
+struct Found(Vec<(usize, TaskId, String, u8)>);
+
+impl<'de> Deserialize<'de> for Found {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Found;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a list with four values for each hint")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+                let mut found = Vec::with_capacity(list.size_hint().unwrap_or(0) / 4);
+                let short = || serde::de::Error::custom("a hint is not whole");
+                while let Some(at) = list.next_element()? {
+                    let task = list.next_element()?.ok_or_else(short)?;
+                    let pool = list.next_element()?.ok_or_else(short)?;
+                    found.push((at, task, pool, list.next_element()?.ok_or_else(short)?));
+                }
+                Ok(Found(found))
+            }
+        }
+        deserializer.deserialize_seq(Each)
+    }
+}
 
 /// One answer per item of a batch.
 type Answers<T> = Vec<Result<<T as Transition>::Answer, Error>>;
@@ -154,7 +183,6 @@ impl Shard {
     async fn step<T: Transition>(&self, items: &[&T::Item]) -> Result<(Answers<T>, usize), Error> {
         let (mut runs, mut index) = (Vec::<RunId>::new(), HashMap::<RunId, usize>::new());
         let mut packed = Packer::default();
-        packed.array(items.len());
         for item in items {
             let run = T::run(item);
             let at = match index.get(run) {
@@ -200,7 +228,7 @@ impl Shard {
         let redis::Value::BulkString(reply) = reply else {
             return Err(Error::Unusable(format!("script {} answered {reply:?}", T::script().name)));
         };
-        let Reply(now, wires, hints, aborts) = unpack::<Reply<T::Wire>>("a script's reply", &reply)?;
+        let Reply(now, wires, Found(hints), aborts) = unpack::<Reply<T::Wire>>("a script's reply", &reply)?;
         let published = hints.len();
         self.emit(&runs, hints, aborts);
         if let Some(point) = T::AFTER_HINTS {

@@ -164,7 +164,7 @@ impl Transition for OnSubmit {
     }
     fn pack(item: &Accept, at: i64, out: &mut Packer) -> Result<(), Error> {
         let Laid { head, roots, fields } = &item.laid;
-        out.array(8).int(at).bytes(&item.fingerprint).value(head)?;
+        out.int(at).bytes(&item.fingerprint).value(head)?;
         out.int(item.limit).int(item.in_flight.0).int(number(item.in_flight.1) as i64);
         out.list(roots).list(fields);
         Ok(())
@@ -198,7 +198,7 @@ impl Transition for OnClaim {
         item.task.as_str().len() + item.claim.len() + 32
     }
     fn pack(item: &Claim, at: i64, out: &mut Packer) -> Result<(), Error> {
-        out.array(4).int(at).bytes(item.task.as_str()).bytes(&item.claim).flag(item.has_input);
+        out.int(at).bytes(item.task.as_str()).bytes(&item.claim).flag(item.has_input);
         Ok(())
     }
     fn answer(item: &Claim, Assigned(code, parts): Assigned, now: Ms) -> Result<Claimed, Error> {
@@ -234,7 +234,7 @@ impl Transition for OnRenew {
         128
     }
     fn pack(item: &Renew, at: i64, out: &mut Packer) -> Result<(), Error> {
-        out.array(3).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        out.int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
         Ok(())
     }
     fn answer(_: &Renew, Code((code,)): Code, _: Ms) -> Result<Renewed, Error> {
@@ -269,20 +269,20 @@ impl Transition for OnExtend {
         }
     }
     fn pack(item: &Extend, at: i64, out: &mut Packer) -> Result<(), Error> {
-        out.array(7).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        out.int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
         match &item.more {
             More::Children { start, args } => {
                 let args: Vec<&Bytes> = args.iter().map(Payload::as_bytes).collect();
-                out.int((*start).into()).list(&args).array(0).int(0);
+                out.int((*start).into()).list(&args).flag(false).int(0);
                 Ok(())
             }
             More::Tasks(tasks) => {
-                added(tasks, out.int(-1).array(0))?;
+                added(tasks, out.int(-1).flag(false))?;
                 out.int(0);
                 Ok(())
             }
             More::Resource(name) => {
-                out.int(-1).array(0).int(0).bytes(name);
+                out.int(-1).flag(false).flag(false).bytes(name);
                 Ok(())
             }
         }
@@ -337,13 +337,15 @@ impl Transition for OnComplete {
             Some(value) => value.as_bytes().clone(),
             None => Bytes::new(),
         };
-        let (claim, pools) =
-            item.next.as_ref().map_or(("", &[][..]), |next| (next.claim.as_str(), &next.pools[..]));
-        out.array(10).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        let (claim, pools) = match &item.next {
+            Some(next) => (next.claim.as_str(), format!(" {} ", next.pools.join(" "))),
+            None => ("", String::new()),
+        };
+        out.int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
         added(&item.tasks, out.bytes(&result).int(answer))?;
         out.int(number(item.first_token.unwrap_or(0)) as i64);
         cost(&item.usage, out);
-        out.bytes(claim).list(pools);
+        out.bytes(claim).bytes(&pools);
         Ok(())
     }
     fn answer(item: &Complete, Assigned(code, parts): Assigned, now: Ms) -> Result<Completed, Error> {
@@ -389,7 +391,7 @@ impl Transition for OnFail {
         let error =
             if item.error.is_empty() { Bytes::from_static(b"null") } else { item.error.as_bytes().clone() };
         let (after, jitter) = (optional(item.retry_after), i64::from(item.jitter.min(999)));
-        out.array(8).int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
+        out.int(at).bytes(item.task.as_str()).bytes(item.token.as_str());
         out.int(class.into()).bytes(&error).int(after).int(jitter);
         cost(&item.usage, out);
         Ok(())
@@ -424,7 +426,7 @@ impl Transition for OnCancel {
         64
     }
     fn pack(_: &RunId, at: i64, out: &mut Packer) -> Result<(), Error> {
-        out.array(1).int(at);
+        out.int(at);
         Ok(())
     }
     fn answer(_: &RunId, Code((code,)): Code, _: Ms) -> Result<Cancelled, Error> {
@@ -457,7 +459,7 @@ impl Transition for OnSweep {
         64
     }
     fn pack(item: &Look, at: i64, out: &mut Packer) -> Result<(), Error> {
-        out.array(2).int(at).bytes(item.task.as_ref().map_or("", TaskId::as_str));
+        out.int(at).bytes(item.task.as_ref().map_or("", TaskId::as_str));
         Ok(())
     }
     fn answer(_: &Look, Code((code,)): Code, _: Ms) -> Result<bool, Error> {
@@ -484,7 +486,7 @@ impl Transition for OnWake {
         128
     }
     fn pack(item: &Wake, at: i64, out: &mut Packer) -> Result<(), Error> {
-        out.array(3).int(at).bytes(item.task.as_str()).bytes(&item.member);
+        out.int(at).bytes(item.task.as_str()).bytes(&item.member);
         Ok(())
     }
     fn answer(_: &Wake, Code((code,)): Code, _: Ms) -> Result<bool, Error> {

@@ -4,7 +4,7 @@
 
 -- The agent that tasks added by `id` belong to, or nil.
 local function owner_for(r, id)
-  local own = E.field(r, 'g:' .. id)
+  local own = E.own(r, id)
   if own and string.byte(own, $KIND_BYTE) == $AGENT then
     return id
   end
@@ -28,10 +28,10 @@ local function fetch_all(r, tasks)
   E.fetch(r, want)
 end
 
--- Whether `id` may add `tasks`, a list or 0 where they fit nobody, to a run that takes `most`.
+-- Whether `id` may add `tasks`, a list, false for none or 0 where they fit nobody, to a run that takes `most`.
 function E.can_add(r, id, tasks, most)
-  if tasks == 0 or not tasks[1] then
-    return tasks ~= 0
+  if not tasks or tasks == 0 then
+    return not tasks
   end
   local owner = owner_for(r, id)
   fetch_all(r, tasks)
@@ -42,7 +42,7 @@ function E.can_add(r, id, tasks, most)
   for i = 1, #tasks do
     local new, inputs = tasks[i][1], tasks[i][4]
     -- a name that another's task has, or that a map's child may get
-    local foreign = (E.field(r, 'g:' .. new) and E.owner(r, new) ~= owner) or E.parent(r, new)
+    local foreign = (E.own(r, new) and E.owner(r, new) ~= owner) or E.parent(r, new)
     if foreign or string.sub(new, 1, #below) ~= below then
       return false
     end
@@ -70,9 +70,9 @@ end
 -- The join `id` has a window that opens with `input`.
 local function opened_by(r, lists, input, id)
   link(r, lists, 'o:' .. input, id)
-  local own = E.field(r, 'g:' .. input)
+  local own = E.own(r, input)
   if string.byte(own, $OPENS_BYTE) == 0 then
-    E.set(r, 'g:' .. input, string.sub(own, 1, $OPENS_BYTE - 1) .. '\1' .. string.sub(own, $OPENS_BYTE + 1))
+    E.set_own(r, input, string.sub(own, 1, $OPENS_BYTE - 1) .. '\1' .. string.sub(own, $OPENS_BYTE + 1))
   end
 end
 
@@ -115,19 +115,18 @@ end
 -- Adds those of `tasks` that do not exist; "can_add" was asked. Returns their ids.
 function E.add(r, by, tasks)
   local owner, count, new, lists = owner_for(r, by), tonumber(E.field(r, 'added') or 0), {}, {}
-  r.x = r.x or {}
   for i = 1, #tasks do
     local id, g, event, inputs, fields, resource = unpack(tasks[i])
-    if not E.field(r, 'g:' .. id) then
+    if not E.own(r, id) then
       g[$OWNER] = owner
-      r.x['g:' .. id], r.s[id] = g, E.fresh(#inputs, resource)
-      E.set(r, 'g:' .. id, cmsgpack.pack(g))
+      r.s[id] = E.fresh(#inputs, resource)
+      E.set_own(r, id, cmsgpack.pack(g))
       for k = 1, #fields, 2 do
         E.set(r, fields[k], fields[k + 1])
       end
       E.put(r, 'z:' .. string.format('%d', count), id)
       count, new[#new + 1] = count + 1, id
-      E.log(r, 'task.added', ',"task":"' .. id .. '",' .. event)
+      E.log_task(r, 'task.added', id, ',' .. event)
       connect(r, id, g, inputs, lists)
     end
   end

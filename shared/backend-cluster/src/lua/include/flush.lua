@@ -26,7 +26,7 @@ local function write_hash(r)
   in_chunks('HSET', r.key, out)
 end
 
--- Tasks that are ready still; of a run that has ended nobody needs to know them.
+-- Tasks that are ready still, four values each; of a run that has ended nobody needs to know them.
 local function hints_of(r, at, hints)
   if not r.ready or E.over(r) then
     return
@@ -35,7 +35,8 @@ local function hints_of(r, at, hints)
     local id = r.ready[i]
     if id and E.state(r, id)[$STATUS] == $READY then
       local x = E.exec(r, id)
-      hints[#hints + 1] = { at, id, x[$POOL], x[$PRIORITY] }
+      local n = #hints
+      hints[n + 1], hints[n + 2], hints[n + 3], hints[n + 4] = at, id, x[$POOL], x[$PRIORITY]
     end
   end
 end

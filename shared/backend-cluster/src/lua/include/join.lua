@@ -18,7 +18,7 @@ function E.release(r, map)
     local ahead = s[$DONE] + s[$MISSED] + s[$ACTIVE] > s[$NEXT_CHILD] and E.field(r, 's:' .. child)
     s[$NEXT_CHILD] = s[$NEXT_CHILD] + 1
     r.dirty[map] = s
-    r.f['g:' .. child] = false
+    r.g[child] = false
     if not ahead then
       s[$ACTIVE] = s[$ACTIVE] + 1
       r.s[child] = E.fresh(0)

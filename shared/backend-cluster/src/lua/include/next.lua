@@ -1,8 +1,14 @@
 -- The successor with which the caller of a complete goes on.
 --- @include "start"
 
-local function fetch_assignment(r, id)
-  E.fetch(r, { E.assignment_fields(id, true) })
+-- What an assignment of `id` takes from the store, as "begin" would get it: attempts may have added it in this call.
+local function parts(r, id)
+  local names, got = { E.assignment_fields(id, true) }, {}
+  E.fetch(r, names)
+  for i = 1, #names do
+    got[i] = r.f[names[i]]
+  end
+  return got
 end
 
 -- The successor that an earlier call of the same complete claimed.
@@ -15,8 +21,7 @@ function E.repeat_next(r, id, claim)
   if not s or s[$STATUS] ~= $RUNNING or E.claim_of(s[$TOKEN]) ~= claim then
     return nil
   end
-  fetch_assignment(r, next)
-  return E.assignment(r, next, true)
+  return E.assignment(r, next, parts(r, next), 0)
 end
 
 -- Claims the first task that became ready in this step, from `first` in the list, and fits.
@@ -28,13 +33,10 @@ function E.take_next(r, first, claim, pools)
     local id = r.ready[i]
     local s, pool = E.state(r, id), E.exec(r, id)[$POOL]
     local late = s[$DEADLINE] ~= 0 and s[$DEADLINE] <= E.now
-    for k = 1, #pools do
-      if pools[k] == pool and s[$STATUS] == $READY and not late and not E.orphaned(r, id)
-        and not E.paused(r, id) then
-        r.ready[i] = false
-        fetch_assignment(r, id)
-        return E.start(r, id, claim, true)
-      end
+    if string.find(pools, ' ' .. pool .. ' ', 1, true) and s[$STATUS] == $READY and not late
+      and not E.orphaned(r, id) and not E.paused(r, id) then
+      r.ready[i] = false
+      return E.start(r, id, claim, parts(r, id), 0)
     end
   end
   return nil

@@ -21,7 +21,7 @@ end
 
 -- Starts the windows of joins that see their first input become ready or end.
 function E.open_windows(r, id)
-  local own = E.field(r, 'g:' .. id)
+  local own = E.own(r, id)
   if not own or string.byte(own, $OPENS_BYTE) == 0 then
     return
   end

@@ -34,7 +34,7 @@ local function input_ended(r, id, good, cause, error)
   if s[$STATUS] ~= $WAITING then
     return
   end
-  if string.byte(E.field(r, 'g:' .. id), $KIND_BYTE) == $JOIN then
+  if string.byte(E.own(r, id), $KIND_BYTE) == $JOIN then
     local count = good and $DONE or $MISSED
     s[count] = s[count] + 1
     r.dirty[id] = s
@@ -51,13 +51,12 @@ local function input_ended(r, id, good, cause, error)
 end
 
 local function log_end(r, id, status, degraded, error)
-  local task = ',"task":"' .. id .. '"'
   if status == $SUCCEEDED then
-    E.log(r, 'task.succeeded', task .. (degraded == 1 and ',"degraded":true' or ',"degraded":false'))
+    E.log_task(r, 'task.succeeded', id, degraded == 1 and ',"degraded":true' or ',"degraded":false')
   elseif status == $FAILED then
-    E.log(r, 'task.failed', task .. ',"error":' .. error)
+    E.log_task(r, 'task.failed', id, ',"error":' .. error)
   else
-    E.log(r, status == $SKIPPED and 'task.skipped' or 'task.cancelled', task)
+    E.log_task(r, status == $SKIPPED and 'task.skipped' or 'task.cancelled', id, '')
   end
 end
 
@@ -86,7 +85,7 @@ local function settle(r, id, status, degraded, error, cause, cut)
   if before ~= $WAITING or s[$DEADLINE] ~= 0 then
     E.set_due(r, id, 0)
   end
-  local good, own = status == $SUCCEEDED, E.field(r, 'g:' .. id)
+  local good, own = status == $SUCCEEDED, E.own(r, id)
   local agent = own and string.byte(own, $KIND_BYTE) == $AGENT
   local below = (s[$ACTIVE] or 0) > 0 or (agent and (before == $EXPANDED or E.field(r, 'y:' .. id)))
   if (before == $RUNNING and cut) or below then

@@ -5,14 +5,14 @@
 -- where its input goes.
 function E.assignment_fields(id, has_input)
   local parent = E.split(id)
-  if has_input and parent then
-    return 'd', 'b:' .. id, 'i:' .. id, 'b:' .. parent, 'i:' .. parent, 'a:' .. id
+  if parent and has_input then
+    return 'd', 'b:' .. parent, 'i:' .. parent, 'b:' .. id, 'i:' .. id, 'a:' .. id
+  elseif parent then
+    return 'd', 'b:' .. parent, 'i:' .. parent, 'b:' .. id, 'i:' .. id, 'a:' .. id, 'in', 'tp'
   elseif has_input then
     return 'd', 'b:' .. id, 'i:' .. id
-  elseif parent then
-    return 'in', 'tp', 'd', 'b:' .. id, 'i:' .. id, 'b:' .. parent, 'i:' .. parent, 'a:' .. id
   end
-  return 'in', 'tp', 'd', 'b:' .. id, 'i:' .. id
+  return 'd', 'b:' .. id, 'i:' .. id, 'in', 'tp'
 end
 
 -- What is left of the run's budget: tokens and millionths of a dollar, -1 where there is no limit.
@@ -25,15 +25,22 @@ local function budget_left(r)
   }
 end
 
--- What the holder of `id` needs: see `Parts` in `store/transitions.rs`. Absent parts are ''.
-function E.assignment(r, id, has_input)
-  local s, parent = E.state(r, id), E.parent(r, id)
-  local from = parent or id
+-- What the holder of `id` needs: see `Parts` in `store/transitions.rs`. Absent parts are ''. What `assignment_fields`
+-- names stands in `got` behind the place `at`.
+function E.assignment(r, id, got, at)
+  local s, body, arg, run = E.state(r, id), at + 2, '', at + 4
+  if E.split(id) then
+    run = at + 7
+    if E.parent(r, id) then
+      arg = got[at + 6] or ''
+    else
+      -- only its name looks like that of a map's child
+      body = at + 4
+    end
+  end
   return {
-    id, s[$TOKEN], s[$ATTEMPT], s[$DEADLINE], s[$READY_AT], E.field(r, 'd') or '', E.raw_exec(r, id),
-    E.field(r, 'b:' .. from) or '', E.field(r, 'i:' .. from) or '',
-    parent and E.field(r, 'a:' .. id) or '',
-    not has_input and E.field(r, 'in') or '', not has_input and E.field(r, 'tp') or '',
+    id, s[$TOKEN], s[$ATTEMPT], s[$DEADLINE], s[$READY_AT], got[at + 1] or '', E.raw_exec(r, id),
+    got[body] or '', got[body + 1] or '', arg, got[run] or '', got[run + 1] or '',
     E.owner(r, id) and budget_left(r),
   }
 end
@@ -50,7 +57,7 @@ function E.claim_of(token)
 end
 
 -- Starts the next attempt of a ready task; nil when the budget forbids it, which ends the task.
-function E.start(r, id, claim, has_input)
+function E.start(r, id, claim, got, at)
   if string.byte(E.raw_exec(r, id), $PAID_BYTE) == 1 and budget_spent(r) then
     E.push(r, id, $FAILED, 0, $BUDGET_ERROR, nil, true)
     E.settle_all(r)
@@ -59,9 +66,10 @@ function E.start(r, id, claim, has_input)
   local s = E.state(r, id)
   local attempt = s[$ATTEMPT] + 1
   s[$ATTEMPT], s[$STATUS], s[$STARTED_AT] = attempt, $RUNNING, E.now
-  s[$TOKEN] = E.epoch() .. '.' .. attempt .. '.' .. claim
+  local number = E.text(attempt)
+  s[$TOKEN] = E.epoch() .. '.' .. number .. '.' .. claim
   r.dirty[id] = s
   E.set_due(r, id, E.sooner(E.now + $LEASE_MS, s[$DEADLINE]))
-  E.log(r, 'task.started', ',"task":"' .. id .. '","attempt":' .. attempt)
-  return E.assignment(r, id, has_input)
+  E.log_task(r, 'task.started', id, ',"attempt":' .. number)
+  return E.assignment(r, id, got, at)
 end

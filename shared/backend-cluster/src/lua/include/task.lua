@@ -1,19 +1,33 @@
 -- Tasks of a run: their static part ("spec"), their state, and which map a child belongs to.
---- @include "unit"
+--- @include "head"
 
--- Decodes a spec once; `name` is `g:task`, or `c:map` for what a map gives to its children.
-local function spec(r, name)
-  local x = r.x or {}
-  r.x = x
-  if x[name] == nil then
-    local raw = E.field(r, name)
-    x[name] = raw and cmsgpack.unpack(raw)
+-- Decodes a spec; tasks that are alike share it.
+local function spec(raw)
+  local g = raw and E.specs[raw]
+  if raw and not g then
+    g = E.values(raw)
+    E.specs[raw] = g
   end
-  return x[name]
+  return g
+end
+
+-- The spec of `id` as it is stored, or false.
+function E.own(r, id)
+  local own = r.g[id]
+  if own == nil then
+    own = E.field(r, 'g:' .. id)
+    r.g[id] = own
+  end
+  return own
+end
+
+function E.set_own(r, id, raw)
+  r.g[id] = raw
+  E.set(r, 'g:' .. id, raw)
 end
 
 function E.spec(r, id)
-  return spec(r, 'g:' .. id)
+  return spec(E.own(r, id))
 end
 
 -- `each` for `each/17`, by its looks only.
@@ -22,7 +36,10 @@ function E.split(id)
   if last < 48 or last > 57 then
     return nil
   end
-  local parent, index = string.match(id, '^(.+)/(%d+)$')
+  local parent, index
+  if string.find(id, '/', 1, true) then
+    parent, index = string.match(id, '^(.+)/(%d+)$')
+  end
   if parent and (#index == 1 or string.byte(index) ~= 48) and tonumber(index) <= 4294967295 then
     return parent
   end
@@ -33,8 +50,8 @@ end
 function E.parent(r, id)
   local parent = E.split(id)
   if parent then
-    local raw = E.field(r, 'g:' .. parent)
-    if raw and string.byte(raw, $KIND_BYTE) == $MAP then
+    local own = E.own(r, parent)
+    if own and string.byte(own, $KIND_BYTE) == $MAP then
       return parent
     end
   end
@@ -43,15 +60,11 @@ end
 
 -- How `id` is executed: its own spec, or what its map gives to its children. Packed as it is stored.
 function E.raw_exec(r, id)
-  local own = E.field(r, 'g:' .. id)
-  if own then
-    return own
-  end
-  return E.field(r, 'c:' .. E.parent(r, id))
+  return E.own(r, id) or E.field(r, 'c:' .. E.parent(r, id))
 end
 
 function E.exec(r, id)
-  return spec(r, E.field(r, 'g:' .. id) and 'g:' .. id or 'c:' .. E.parent(r, id))
+  return spec(E.raw_exec(r, id))
 end
 
 function E.fresh(inputs, resource)
@@ -64,7 +77,7 @@ function E.take(r, id, raw)
   local s = r.s[id]
   if s == nil then
     if raw then
-      s = cmsgpack.unpack(raw)
+      s = E.values(raw)
     else
       local g = E.spec(r, id)
       s = g and E.fresh(g[$INPUTS])
@@ -82,41 +95,31 @@ function E.state(r, id)
   return s
 end
 
--- What an earlier item of the batch has set wins.
-local function keep(f, name, value)
-  if f[name] == nil then
-    f[name] = value
-  end
-end
-
--- Gets in one call what any step on `id` reads, and whatever `more` says; returns its state, false when there is no
--- such task, or nil when there is no such run.
+-- Gets in one call what any step on `id` reads, and whatever `more` says. Returns its state, false when there is no
+-- such task, or nil when there is no such run; and a list with the place in it behind which `more` stands.
 function E.begin(r, id, ...)
-  local parent, got = E.split(id), nil
-  local f = r.f or {}
-  r.f = f
+  local parent, got, behind = E.split(id), nil, 3
   if parent then
-    local names = { 'm', 's:' .. id, 'g:' .. id, 's:' .. parent, 'g:' .. parent, 'c:' .. parent, ... }
-    got = redis.call('HMGET', r.key, unpack(names))
-    for i = 4, #names do
-      keep(f, names[i], got[i])
-    end
+    got = redis.call('HMGET', r.key, 'm', 's:' .. id, 'g:' .. id, 's:' .. parent, 'g:' .. parent, 'c:' .. parent, ...)
+    behind = 6
+    E.keep(r, 's:' .. parent, got[4])
+    E.keep(r, 'g:' .. parent, got[5])
+    E.keep(r, 'c:' .. parent, got[6])
   else
     got = redis.call('HMGET', r.key, 'm', 's:' .. id, 'g:' .. id, ...)
-    for i = 1, select('#', ...) do
-      keep(f, select(i, ...), got[i + 3])
-    end
   end
   if not E.found(r, got[1]) then
     return nil
   end
-  keep(f, 'g:' .. id, got[3])
-  return E.take(r, id, got[2])
+  if r.g[id] == nil then
+    r.g[id] = got[3]
+  end
+  return E.take(r, id, got[2]), got, behind
 end
 
 -- The agent that `id` belongs to, or nil.
 function E.owner(r, id)
-  local own = E.field(r, 'g:' .. id)
+  local own = E.own(r, id)
   if own and string.byte(own, $OWNED_BYTE) ~= $NOT_OWNED then
     return E.spec(r, id)[$OWNER]
   end

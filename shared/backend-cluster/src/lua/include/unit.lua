@@ -1,14 +1,18 @@
 -- The unit of work: what this call has read of each run, and what it will write. All reads and decisions of all
 -- items come first, the writes last (see "flush"), so that an error on the way leaves nothing half done.
-local E = { now = 0, list = {}, due = {}, aborts = {}, off = {}, landed = {} }
+local E = { now = 0, list = {}, due = {}, aborts = {}, off = {}, landed = {}, specs = {}, begun = {}, texts = {} }
 
 -- The run at place `at` of the batch.
 function E.open(at, key, log, id)
   local r = E.list[at]
   if not r then
-    -- s: decoded states by task, dirty: those to write; out: other fields to write; events: to append
-    -- made when needed: f (raw static fields), x (decoded specs), ready (tasks), q (ends to work off)
-    r = { key = key, log = log, id = id, s = {}, dirty = {}, out = {}, events = {} }
+    -- s: decoded states by task, dirty: those to write; g: packed specs by task; out: other fields to write;
+    -- events: to append
+    -- f: raw static fields; made when needed: ready (tasks), q (ends to work off, from qh), m (the decoded head)
+    r = {
+      key = key, log = log, id = id, s = {}, dirty = {}, g = {}, f = {}, out = {}, events = {},
+      raw = nil, ready = nil, q = nil, qh = nil, m = nil,
+    }
     E.list[at] = r
   end
   return r
@@ -16,8 +20,7 @@ end
 
 -- Gets fields that steps change with "set" only. False where there is none.
 function E.fetch(r, fields)
-  local f, want, n = r.f or {}, {}, 0
-  r.f = f
+  local f, want, n = r.f, {}, 0
   for i = 1, #fields do
     local name = fields[i]
     if f[name] == nil then
@@ -39,10 +42,17 @@ function E.fetch(r, fields)
 end
 
 function E.field(r, name)
-  if not r.f or r.f[name] == nil then
+  if r.f[name] == nil then
     E.fetch(r, { name })
   end
   return r.f[name]
+end
+
+-- Takes note of a field that was read; what an earlier item of the batch has set wins.
+function E.keep(r, name, value)
+  if r.f[name] == nil then
+    r.f[name] = value
+  end
 end
 
 function E.put(r, name, value)
@@ -57,68 +67,29 @@ function E.set(r, name, value)
   E.put(r, name, value)
 end
 
--- Takes note of the raw head of the run; says whether there is such a run.
-function E.found(r, raw)
-  if r.raw == nil then
-    r.raw = raw
+-- An event of the run; `more` is empty, or begins with a comma.
+function E.log(r, kind, more)
+  r.events[#r.events + 1] = '{"at":' .. E.now_text .. ',"type":"' .. kind .. '"' .. more .. '}'
+end
+
+-- An event of a task of it.
+function E.log_task(r, kind, id, more)
+  local begun = E.begun[kind]
+  if not begun then
+    begun = '{"at":' .. E.now_text .. ',"type":"' .. kind .. '","task":"'
+    E.begun[kind] = begun
   end
-  return r.raw
+  r.events[#r.events + 1] = begun .. id .. '"' .. more .. '}'
 end
 
--- Whether the run has ended.
-function E.over(r)
-  return (r.m and r.m[$RUN_STATUS] or string.byte(r.raw, $RUN_STATUS_BYTE)) ~= $RUN_RUNNING
-end
-
--- The head of the run, decoded.
-function E.head(r)
-  if not r.m then
-    r.m = cmsgpack.unpack(r.raw)
+-- A whole number as text.
+function E.text(number)
+  local text = E.texts[number]
+  if not text then
+    text = string.format('%d', number)
+    E.texts[number] = text
   end
-  return r.m
-end
-
--- The head of the run, to be changed.
-function E.change_head(r)
-  r.head_dirty = true
-  return E.head(r)
-end
-
--- The run's entry in the index of runs.
-function E.listed(r)
-  local m = E.head(r)
-  return m[$TENANT] .. ':' .. string.format('%014.0f', m[$RUN_CREATED]) .. ':' .. r.id
-end
-
--- Whether the retention of an ended run goes on; somebody looks at it again when it has passed.
-function E.kept(r)
-  local m = E.head(r)
-  local till = m[$RUN_ENDED] + (m[$RUN_STATUS] == $RUN_FAILED and m[$KEEP_FAILED] or m[$KEEP])
-  if till > E.now then
-    E.set_due(r, '', till)
-    return true
-  end
-end
-
--- From now on the run counts as under way for its API key, if it has one.
-function E.takes_off(r)
-  local key = E.head(r)[$API_KEY]
-  if key ~= '' then
-    E.off[#E.off + 1] = 0
-    E.off[#E.off + 1] = key .. ':' .. r.id
-  end
-end
-
--- From now on it does not.
-function E.lands(r)
-  local key = E.head(r)[$API_KEY]
-  if key ~= '' then
-    E.landed[#E.landed + 1] = key .. ':' .. r.id
-  end
-end
-
-function E.log(r, kind, rest)
-  r.events[#r.events + 1] = '{"at":' .. E.now_text .. ',"type":"' .. kind .. '"' .. rest .. '}'
+  return text
 end
 
 -- Sets when somebody must look at a task ('' for the run) again; 0 for never.

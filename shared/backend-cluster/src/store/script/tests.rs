@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::de::IgnoredAny;
 use trireme_model::{
     Budget, Caller, Claim, Complete, Exec, Extend, Fail, FailureClass, Graph, Kind, More, Outcome, Payload,
     Priority, Renew, RunId, Submit, TaskId, TaskSpec, Token, Usage,
@@ -103,9 +104,12 @@ fn headers_say_what_the_code_uses() {
         if let Some((from, _)) = &header.per_run {
             assert_eq!(*from, keys.len() + 1, "{name}: the keys of runs follow the others");
         }
-        let item = code.lines().find_map(|line| line.trim().strip_suffix(" = unpack(items[i])"));
-        let item = item.and_then(|line| line.strip_prefix("local "));
+        let each = code.split_once("E.each(ARGV[").map(|(_, rest)| rest);
+        let item =
+            each.and_then(|rest| rest.split_once("function(")?.1.split_once(')')).map(|(names, _)| names);
         assert_eq!(header.item.as_deref(), item, "items of {name}");
+        let width = each.and_then(|rest| rest.split(", ").nth(1)?.parse::<usize>().ok());
+        assert_eq!(width, item.map(|names| names.split(", ").count()), "width of the items of {name}");
     }
 }
 
@@ -170,7 +174,11 @@ fn agrees<T: Transition>(item: &T::Item) {
     assert_eq!(header.item.as_deref(), Some(T::ITEM), "items of {}", script.name);
     let mut packer = Packer::default();
     T::pack(item, 1, &mut packer).unwrap();
-    let fields = usize::from(packer.as_slice()[0] & 0x0f);
+    let (mut left, mut fields) = (packer.as_slice(), 0);
+    while !left.is_empty() {
+        let _: IgnoredAny = rmp_serde::from_read(&mut left).unwrap();
+        fields += 1;
+    }
     assert_eq!(fields, T::ITEM.split(", ").count(), "fields packed for {}", script.name);
     let fixed = match T::FIRST {
         First::Meta => vec!["meta", "due", "flying"],
