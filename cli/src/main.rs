@@ -73,10 +73,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(exit::Code::Internal, error).report(),
     };
-    let result = runtime.block_on(dispatch(cli.command, settings));
+    // on a thread of the runtime: to wake this one, which drives nothing else, costs a switch of threads each time
+    let result = runtime.block_on(async { tokio::spawn(dispatch(cli.command, settings)).await });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.report(),
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
     }
 }
 

@@ -117,9 +117,10 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         match Cli::parse().command {
             Command::Bench(args) => bench(*args).await,
-            Command::Worker(args) => worker(args).await,
-            Command::AgentWorker(args) => load_tests::agents::work(args).await,
-            Command::ScaledWorker(args) => load_tests::autoscale::work(args).await,
+            // what the product does on threads of the runtime is done there here as well
+            Command::Worker(args) => tokio::spawn(worker(args)).await?,
+            Command::AgentWorker(args) => tokio::spawn(load_tests::agents::work(args)).await?,
+            Command::ScaledWorker(args) => tokio::spawn(load_tests::autoscale::work(args)).await?,
             Command::Simulator => simulator().await,
             Command::Sink => observation::sink().await,
         }
@@ -191,12 +192,15 @@ fn start_simulator() -> anyhow::Result<SimulatorProcess> {
 
 async fn bench(args: Bench) -> anyhow::Result<()> {
     match args.part {
-        Some(Part::Agents(args)) => return load_tests::agents::run(args).await,
-        Some(Part::Autoscale(args)) => return load_tests::autoscale::run(args).await,
-        Some(Part::Observation(args)) => return observation::run(args).await,
-        Some(Part::Idle(args)) => return idle::run(args).await,
-        None => {}
+        Some(Part::Agents(args)) => load_tests::agents::run(args).await,
+        Some(Part::Autoscale(args)) => load_tests::autoscale::run(args).await,
+        Some(Part::Observation(args)) => observation::run(args).await,
+        Some(Part::Idle(args)) => idle::run(args).await,
+        None => tokio::spawn(workloads(args)).await?,
     }
+}
+
+async fn workloads(args: Bench) -> anyhow::Result<()> {
     let simulator = start_simulator()?;
     let mut out = match &args.out {
         Some(path) => Some(std::fs::OpenOptions::new().create(true).append(true).open(path)?),

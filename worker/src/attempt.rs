@@ -77,7 +77,7 @@ struct Link {
 
 impl Shared {
     /// Serves one delivery: claims its task, executes it and its successors, acks.
-    pub(crate) async fn serve(&self, mut delivery: Delivery, slot: Slot) {
+    pub(crate) async fn serve(self: Arc<Self>, mut delivery: Delivery, slot: Slot) {
         if delivery.redelivered {
             self.metrics.redelivered.inc();
         }
@@ -114,15 +114,16 @@ impl Shared {
         // nothing can panic while the lock is held
         let served = || hint.lock().unwrap_or_else(PoisonError::into_inner).take().map(Ack::done);
         let mut chain = pin!(async {
-            let mut next = self.attempt(link).await;
+            let mut next = Some(link);
             while let Some(link) = next {
+                next = self.attempt(link).await;
+                let Some(link) = &next else { break };
                 // The hint has served, but its place with the broker stands for the slot: while the slot is in
                 // use, the next hint would only wait here, and maybe another worker idles.
                 if link.slot.pool() != delivery.pool {
                     served();
                 }
                 self.metrics.pool(&link.assignment.pool).continued.inc();
-                next = self.attempt(link).await;
             }
         });
         tokio::select! {

@@ -101,9 +101,8 @@ impl Worker {
         loop {
             self.pulse.beat();
             while let Some((delivery, slot)) = self.queue.pop() {
-                let shared = self.shared.clone();
                 // boxed: what is spawned is copied several times on its way, and this is large
-                attempts.spawn(Box::pin(async move { shared.serve(delivery, slot).await }));
+                attempts.spawn(Box::pin(self.shared.clone().serve(delivery, slot)));
             }
             tokio::select! {
                 delivery = deliveries.next() => match delivery {
