@@ -252,7 +252,11 @@ impl Task {
             }
             tokio::select! {
                 biased;
-                () = self.shared.acks.more() => self.flush(&link, &mut window).await?,
+                () = self.shared.acks.more() => {
+                    // whoever is ready to run may finish one more; costs nothing where nobody is
+                    tokio::task::yield_now().await;
+                    self.flush(&link, &mut window).await?;
+                }
                 arrived = poll_fn(|context| self.receive(&mut sources, context)), if !sources.is_empty() => arrived?,
                 report = link.report() => if let Report::Lost(error) = report {
                     return Err(error);
