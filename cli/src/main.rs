@@ -69,10 +69,13 @@ fn main() -> ExitCode {
     if let Err(error) = trireme_simulator::raise_open_files() {
         eprintln!("trireme: the limit of open files stays as it is: {error}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::new(exit::Code::Internal, error).report(),
-    };
+    // two at least: one may be held by a terminal that takes no progress
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Failure::new(exit::Code::Internal, error).report(),
+        };
     // on a thread of the runtime: to wake this one, which drives nothing else, costs a switch of threads each time
     let result = runtime.block_on(async { tokio::spawn(dispatch(cli.command, settings)).await });
     match result {

@@ -70,7 +70,10 @@ async fn all_at_once(fleet: &Fleet, runs: Vec<Submit>) -> anyhow::Result<Duratio
 
 /// CPU seconds per 1,000 tasks, in all and by process.
 fn cpu_figures(fleet: &Fleet, before: &Used, tasks: usize) -> Figures {
-    let each = fleet.processes.since(before);
+    cpu_of(&fleet.processes.since(before), tasks)
+}
+
+fn cpu_of(each: &Used, tasks: usize) -> Figures {
     let per_thousand = |seconds: f64| round(seconds * 1000.0 / tasks as f64, 4);
     let by_process: serde_json::Map<String, Value> =
         each.each().map(|(name, seconds)| (name.to_owned(), json!(per_thousand(seconds)))).collect();
@@ -83,17 +86,25 @@ fn round(value: f64, digits: i32) -> f64 {
 }
 
 /// The raw floor: as many messages and scripts as W1 and W4 have tasks, nothing else.
-pub async fn floor(fleet: &Fleet, amqp: &str, redis: &str, mode: Mode) -> anyhow::Result<Figures> {
+pub async fn floor(amqp: &str, redis: &str, mode: Mode) -> anyhow::Result<Figures> {
     load_tests::floor::single(amqp, redis, mode, 5_000).await?;
-    let before = fleet.processes.used();
     let single = load_tests::floor::single(amqp, redis, mode, 20_000).await?;
     let mut figures: Figures =
         vec![("queues", json!(mode.name)), ("tasks_per_s", json!(single.per_second.round()))];
-    figures.extend(cpu_figures(fleet, &before, 20_000));
+    figures.extend(cpu_of(&single.cpu, 20_000));
     let fan_out = load_tests::floor::fan_out(amqp, redis, mode, 100, 1000).await?;
     let (p50, _) = p50_p99(fan_out.alone_ms);
     figures.push(("fan_out_p50_ms", json!(round(p50, 2))));
     figures.push(("runs_per_s", json!(fan_out.runs_per_second.round())));
+    Ok(figures)
+}
+
+/// The least that W1 can cost with what the protocol keeps: its messages, reads and writes.
+pub async fn least(amqp: &str, redis: &str, mode: Mode) -> anyhow::Result<Figures> {
+    load_tests::floor::steps(amqp, redis, mode, 50).await?;
+    let least = load_tests::floor::steps(amqp, redis, mode, 200).await?;
+    let mut figures: Figures = vec![("tasks_per_s", json!(least.per_second.round()))];
+    figures.extend(cpu_of(&least.cpu, 20_000));
     Ok(figures)
 }
 

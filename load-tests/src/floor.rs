@@ -5,8 +5,10 @@
 
 pub mod amqp;
 mod shapes;
+mod steps;
 
 pub use shapes::{FanOut, Single, fan_out, single};
+pub use steps::steps;
 
 use lapin::types::{AMQPValue, FieldTable};
 

@@ -249,8 +249,10 @@ async fn workloads(args: Bench) -> anyhow::Result<()> {
         };
         if let (Some((amqp, redis)), true) = (&fleet.urls, wanted("floor")) {
             for mode in [load_tests::floor::TRANSIENT, load_tests::floor::QUORUM] {
-                report("floor", bench::floor(&fleet, amqp, redis, mode).await?)?;
+                report("floor", bench::floor(amqp, redis, mode).await?)?;
             }
+            let hints = load_tests::floor::TRANSIENT;
+            report("least", bench::least(amqp, redis, hints).await?)?;
         }
         for workload in ["W1", "W2", "W3", "W4", "W5", "W6"].into_iter().filter(|workload| wanted(workload)) {
             let figures = match workload {

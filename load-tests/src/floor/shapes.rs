@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 const SCRIPT: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return redis.call('INCR', KEYS[2])";
 // Scripts in flight, unacked messages, unconfirmed publishes.
 const SCRIPTS: usize = 128;
-const PREFETCH: u16 = 500;
-const WINDOW: usize = 2_000;
+pub(super) const PREFETCH: u16 = 500;
+pub(super) const WINDOW: usize = 2_000;
 const WIDTH: usize = 10;
 
 /// Single tasks.
@@ -39,34 +39,42 @@ pub struct FanOut {
     pub cpu: Used,
 }
 
-struct Store {
+pub(super) struct Store {
     connection: MultiplexedConnection,
     sha: String,
     key: String,
 }
 
 impl Store {
-    async fn open(url: &str, key: &str) -> anyhow::Result<Self> {
-        let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
-        let sha = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut connection).await?;
-        Ok(Self { connection, sha, key: key.to_owned() })
+    pub(super) async fn open(url: &str, key: &str) -> anyhow::Result<Self> {
+        let connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+        let mut store = Self { connection, sha: String::new(), key: key.to_owned() };
+        store.sha = store.load(SCRIPT).await?;
+        Ok(store)
+    }
+
+    /// Makes a script known; returns its name.
+    pub(super) async fn load(&self, script: &str) -> redis::RedisResult<String> {
+        self.send(redis::cmd("SCRIPT").arg("LOAD").arg(script)).await
+    }
+
+    pub(super) async fn send<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> redis::RedisResult<T> {
+        command.query_async(&mut self.connection.clone()).await
+    }
+
+    /// The key of this measurement with that name.
+    pub(super) fn name(&self, name: &str) -> String {
+        format!("{{{}}}:{name}", self.key)
     }
 
     async fn step(&self, hash: &str, field: u64, value: &[u8]) -> redis::RedisResult<u64> {
-        let mut connection = self.connection.clone();
-        redis::cmd("EVALSHA")
-            .arg(&self.sha)
-            .arg(2)
-            .arg(format!("{{{}}}:{hash}", self.key))
-            .arg(format!("{{{}}}:{hash}:n", self.key))
-            .arg(field)
-            .arg(value)
-            .query_async(&mut connection)
-            .await
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.sha).arg(2).arg(self.name(hash)).arg(self.name(&format!("{hash}:n")));
+        self.send(command.arg(field).arg(value)).await
     }
 
-    async fn clean(&mut self) -> redis::RedisResult<()> {
-        let pattern = format!("{{{}}}:*", self.key);
+    pub(super) async fn clean(mut self) -> redis::RedisResult<()> {
+        let pattern = self.name("*");
         let mut cursor = 0u64;
         loop {
             let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
@@ -94,7 +102,7 @@ impl Store {
 /// When the broker or the store fails.
 pub async fn single(amqp: &str, redis: &str, mode: Mode, tasks: usize) -> anyhow::Result<Single> {
     let queue = format!("floor-{}-single", std::process::id());
-    let mut store = Store::open(redis, &queue).await?;
+    let store = Store::open(redis, &queue).await?;
     let (out, inward) = (Link::open(amqp).await?, Link::open(amqp).await?);
     out.declare(&queue, mode).await?;
     let mut pipeline = Pipeline::new(&out, mode, WINDOW, true).await?;
@@ -150,7 +158,7 @@ pub async fn fan_out(
     at_once: usize,
 ) -> anyhow::Result<FanOut> {
     let queue = format!("floor-{}-fan", std::process::id());
-    let mut store = Store::open(redis, &queue).await?;
+    let store = Store::open(redis, &queue).await?;
     let (out, inward) = (Link::open(amqp).await?, Link::open(amqp).await?);
     out.declare(&queue, mode).await?;
     let pipeline = Pipeline::new(&out, mode, WINDOW, true).await?;
@@ -272,7 +280,7 @@ async fn worker(
 }
 
 /// This process and the servers, and what they have used by now.
-fn measured() -> (Processes, Used) {
+pub(super) fn measured() -> (Processes, Used) {
     let processes = Processes::with_servers();
     let before = processes.used();
     (processes, before)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -265,6 +266,27 @@ async fn large_results_are_kept_apart_and_go_with_their_run() {
     let field: String = link.hget(stage.key("run:r"), "r:a").await.unwrap();
     assert!(field.starts_with('@') && field.len() == 65, "{field:.80}");
     assert_eq!(stage.store.run(&run("r")).await.unwrap().unwrap().tasks["a"].result, Some(large));
+    stage.clean().await;
+}
+
+#[tokio::test]
+async fn damaged_values_are_errors_and_change_nothing() {
+    let stage = Stage::new(&shared_redis()).await;
+    let mut link = stage.link().await;
+    let whole = rmp_serde::to_vec(&[2_u8; 20]).unwrap();
+    let short = rmp_serde::to_vec(&[2_u8; 15]).unwrap();
+    let damaged: [&[u8]; 5] = [b"garbage", b"", &whole[..18], &short, b"\xdc\x00\x14"];
+    for (number, raw) in damaged.into_iter().enumerate() {
+        let run = format!("damaged-{number}");
+        stage.store.submit(submit(&run)).await.unwrap();
+        let key = stage.key(&format!("run:{run}"));
+        let _: () = link.hset(&key, "s:a", raw).await.unwrap();
+        let before: HashMap<String, Vec<u8>> = link.hgetall(&key).await.unwrap();
+        let claimed = stage.claim(&run, "a").await;
+        assert!(matches!(&claimed, Err(Error::Unusable(_))), "{raw:?}: {claimed:?}");
+        let after: HashMap<String, Vec<u8>> = link.hgetall(&key).await.unwrap();
+        assert_eq!(before, after, "{raw:?}");
+    }
     stage.clean().await;
 }
 

@@ -160,6 +160,9 @@ impl Shard {
     /// nothing was written: then each item goes alone, so that a spoilt run does not hold up others. Also says how
     /// many hints followed.
     pub(crate) async fn steps<T: Transition>(&self, items: Vec<T::Item>) -> (Answers<T>, usize) {
+        if items.is_empty() {
+            return (Vec::new(), 0);
+        }
         let all: Vec<&T::Item> = items.iter().collect();
         let error = match self.step::<T>(&all).await {
             Ok(answers) => return answers,

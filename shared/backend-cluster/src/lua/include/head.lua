@@ -14,13 +14,17 @@ function E.over(r)
   return (r.m and r.m[$RUN_STATUS] or string.byte(r.raw, $RUN_STATUS_BYTE)) ~= $RUN_RUNNING
 end
 
-local function rest(_, ...)
+local function whole(raw, _, ...)
+  -- the header of an array of 16 to 255 values
+  if string.byte(raw) ~= 220 or string.byte(raw, 3) ~= select('#', ...) then
+    error({ err = 'DAMAGED packed values are not whole' })
+  end
   return { ... }
 end
 
 -- Decodes an array of 16 values or more: without its header, so that the table has its size from the start.
 function E.values(raw)
-  return rest(cmsgpack.unpack_limit(raw, 64, 3))
+  return whole(raw, cmsgpack.unpack_limit(raw, 64, math.min(3, #raw)))
 end
 
 -- The head of the run, decoded.
