@@ -130,7 +130,8 @@ async fn a_run_past_its_deadline_fails() {
         said.contains("the run's deadline passed") || said.contains("the task's time limit passed"),
         "{view}"
     );
-    assert!(view["tasks"][0]["run_ms"].as_u64().unwrap() < 60_000, "{view}");
+    // on a busy machine it may not have begun
+    assert!(view["tasks"][0]["run_ms"].as_u64().is_none_or(|ms| ms < 60_000), "{view}");
 }
 
 #[tokio::test]
