@@ -81,6 +81,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),
+        // nobody aborts it: it has panicked
         Err(ended) => std::panic::resume_unwind(ended.into_panic()),
     }
 }

@@ -117,7 +117,7 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         match Cli::parse().command {
             Command::Bench(args) => bench(*args).await,
-            // what the product does on threads of the runtime is done there here as well
+            // on threads of the runtime, as the product's own main does
             Command::Worker(args) => tokio::spawn(worker(args)).await?,
             Command::AgentWorker(args) => tokio::spawn(load_tests::agents::work(args)).await?,
             Command::ScaledWorker(args) => tokio::spawn(load_tests::autoscale::work(args)).await?,

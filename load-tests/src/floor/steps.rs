@@ -2,7 +2,10 @@
 //! large as the store's, what submit, claim and complete read and write of each task and of the join behind it, without
 //! anything that decides.
 
-use std::{fmt::Write, time::Instant};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use futures::{StreamExt, stream};
@@ -15,11 +18,14 @@ use super::{
     shapes::{PREFETCH, Single, Store, WINDOW, measured},
 };
 
-/// Tasks of a run, items of a batch, batches under way, submits under way: as in W1 and in the store.
+/// Tasks of a run and submits under way, as in W1; items of a batch and batches under way, two claims and two
+/// completes, as in the store.
 const WIDTH: usize = 100;
 const BATCH: usize = 64;
 const FLIGHTS: usize = 4;
 const SUBMITS: usize = 32;
+/// A measurement that takes longer failed: a message may be lost.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// KEYS due, run, log; ARGV how many values go to due, those, the fields of the run.
 const SUBMIT: &str = "\
@@ -83,7 +89,7 @@ return done";
 /// `runs` runs of 100 tasks, a message of 256 bytes each, results of 256 bytes recorded.
 ///
 /// # Errors
-/// When the broker or the store fails, or a step does not find what the one before it wrote.
+/// When the broker or the store fails, it takes longer than 120 s, or a step does not find what the one before it wrote.
 pub async fn steps(amqp: &str, redis: &str, mode: Mode, runs: usize) -> anyhow::Result<Single> {
     let queue = format!("floor-{}-steps", std::process::id());
     let kept = Store::open(redis, &queue).await?;
@@ -137,7 +143,8 @@ pub async fn steps(amqp: &str, redis: &str, mode: Mode, runs: usize) -> anyhow::
         }
         anyhow::Ok(())
     };
-    futures::try_join!(publish, work)?;
+    let all = async { futures::try_join!(publish, work) };
+    tokio::time::timeout(LIMIT, all).await.context("not done within 120 s")??;
     let seconds = start.elapsed().as_secs_f64();
     let cpu = processes.since(&before);
     out.delete(&queue).await?;

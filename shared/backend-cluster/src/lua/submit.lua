@@ -32,7 +32,8 @@ local function count_flying(key)
   return flying[key]
 end
 
--- The state of a task that is ready from the start, and as it is stored; those with the same time limit share it.
+-- The state of a task that is ready from the start, as it is stored, and when to look at it: what "requeue" sets for
+-- one. Thousands of tasks start with a run; those with the same time limit share it, for nothing changes it here.
 local function start_of(limit)
   local start = starts[limit]
   if not start then

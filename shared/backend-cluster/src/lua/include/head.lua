@@ -15,14 +15,14 @@ function E.over(r)
 end
 
 local function whole(raw, _, ...)
-  -- the header of an array of 16 to 255 values
+  -- the header of an array of 16 values or more, whose number stands in the third byte
   if string.byte(raw) ~= 220 or string.byte(raw, 3) ~= select('#', ...) then
     error({ err = 'DAMAGED packed values are not whole' })
   end
   return { ... }
 end
 
--- Decodes an array of 16 values or more: without its header, so that the table has its size from the start.
+-- Decodes an array of 16 to 64 values, more than any has: without its header, so that the table has its size from the start.
 function E.values(raw)
   return whole(raw, cmsgpack.unpack_limit(raw, 64, math.min(3, #raw)))
 end

@@ -1,14 +1,15 @@
 -- The unit of work: what this call has read of each run, and what it will write. All reads and decisions of all
 -- items come first, the writes last (see "flush"), so that an error on the way leaves nothing half done.
+-- What this call has made once: specs by their packed form, beginnings of events by kind, numbers as text.
 local E = { now = 0, list = {}, due = {}, aborts = {}, off = {}, landed = {}, specs = {}, begun = {}, texts = {} }
 
 -- The run at place `at` of the batch.
 function E.open(at, key, log, id)
   local r = E.list[at]
   if not r then
-    -- s: decoded states by task, dirty: those to write; g: packed specs by task; out: other fields to write;
-    -- events: to append
-    -- f: raw static fields; made when needed: ready (tasks), q (ends to work off, from qh), m (the decoded head)
+    -- s: decoded states by task, dirty: those to write; g: packed specs by task; f: raw static fields; out: other
+    -- fields to write; events: to append. Named here for the table's size, and made when needed: raw and m (the head
+    -- as it is stored, and decoded), ready (tasks), q (ends to work off, from qh)
     r = {
       key = key, log = log, id = id, s = {}, dirty = {}, g = {}, f = {}, out = {}, events = {},
       raw = nil, ready = nil, q = nil, qh = nil, m = nil,
@@ -82,7 +83,7 @@ function E.log_task(r, kind, id, more)
   r.events[#r.events + 1] = begun .. id .. '"' .. more .. '}'
 end
 
--- A whole number as text.
+-- A whole number as text: few different ones come, and each would be made anew.
 function E.text(number)
   local text = E.texts[number]
   if not text then
